@@ -71,11 +71,11 @@ func formatf(format string, args ...any) error {
 }
 
 type shdr struct {
-	name, typ, link, info     uint32
-	flags, off, size          uint64
-	align, entsize            uint64
-	sec                       *Section // nil for the sections that are folded away
-	decodedName, decodedGroup string
+	name, typ, link, info uint32
+	flags, off, size      uint64
+	align, entsize        uint64
+	sec                   *Section // nil for the sections that are folded away
+	decodedName           string
 }
 
 type reader struct {
