@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+
+VERSION := 0.1.0
+BUILD   := build
+# The first use installs what is missing (Debian packages, a Go that is new enough).
+GO       = $(eval GO := $$(shell .ci/setup))$(GO)
+export CGO_ENABLED := 0
+DEB     := $(BUILD)/upsplice_$(VERSION)_$(shell dpkg --print-architecture).deb
+
+.PHONY: build
+build: ## build the programs
+	$(GO) build -trimpath -ldflags "-s -w -X github.com/upsplice/upsplice/hook/cli.Version=$(VERSION)" -o $(BUILD)/ ./hook/upsplice
+	$(GO) build -trimpath -ldflags "-s -w" -o $(BUILD)/backends/ ./plugins/debian
+
+.PHONY: deb
+deb: build ## make the Debian package
+	packaging/deb/build $(VERSION) $(BUILD) $(BUILD)
+
+.PHONY: demo
+demo: deb ## boot a real older kernel, upgrade it with apt, see the update live
+	$(GO) run ./hook/demo -package $(DEB)
+
+.PHONY: test
+test: lint deb ## all tests but the slow ones, boots included
+	UPSPLICE_DEB=$(abspath $(DEB)) $(GO) test -timeout 22m ./...
+
+.PHONY: test-all
+test-all: lint deb ## all tests, the slow ones too
+	UPSPLICE_DEB=$(abspath $(DEB)) $(GO) test -timeout 120m -tags slow ./...
+	CGO_ENABLED=1 $(GO) test -race -timeout 30m ./distro/... ./hook/... ./plugins/...
+
+.PHONY: lint
+lint: ## formatting, vet, staticcheck
+	@out=$$($$($(GO) env GOROOT)/bin/gofmt -l $$(git ls-files '*.go')); test -z "$$out" || { echo "not formatted: $$out"; exit 1; }
+	$(GO) vet ./...
+	$(GO) tool staticcheck ./...
+
+.PHONY: bench
+bench: ## time from two source archives to a splice, cold and prepared; memory; cache size
+	$(GO) run ./hook/bench
+
+FUZZTIME ?= 20s
+.PHONY: fuzz
+fuzz: ## run every fuzz target for FUZZTIME
+	@for pkg in $$($(GO) list ./...); do \
+		for f in $$($(GO) test -list '^Fuzz' $$pkg 2>/dev/null | grep ^Fuzz); do \
+			echo "$$pkg $$f"; $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) $$pkg || exit 1; \
+		done; \
+	done
+
+.PHONY: generate
+generate: ## regenerate the code of the backend protocol
+	$(GO) generate ./...
+
+.PHONY: clean
+clean: ## remove what was built
+	rm -rf $(BUILD)
+
+.PHONY: help
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
