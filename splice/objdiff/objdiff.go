@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package objdiff compares two relocatable objects of one unit, pre and post,
+// both compiled with -ffunction-sections -fdata-sections, and says which
+// functions and data differ. Comparison is section by section with relocations
+// normalised: what a relocation means counts, not how the compiler numbered it.
+package objdiff
+
+import (
+	"strings"
+
+	"github.com/upsplice/upsplice/splice/object"
+)
+
+// Outcome is the overall result; the numbers are the exit codes of `upsplice diff`.
+type Outcome string
+
+const (
+	Changed   Outcome = "changed"
+	Unchanged Outcome = "unchanged"
+	Refused   Outcome = "refused" // differs in a way that the engine does not put live
+	Error     Outcome = "error"
+)
+
+// ChangeKind says how a function or datum differs.
+type ChangeKind string
+
+const (
+	KindChanged ChangeKind = "changed"
+	KindNew     ChangeKind = "new"
+	KindRemoved ChangeKind = "removed"
+)
+
+// Change is one function or datum that differs.
+type Change struct {
+	Name string         `json:"name"`
+	Kind ChangeKind     `json:"kind"`
+	Pre  *object.Symbol `json:"-"` // nil for KindNew
+	Post *object.Symbol `json:"-"` // nil for KindRemoved
+	// Why names the first difference found, for people: "contents differ at 0x1c",
+	// "reference at 0x20 is to b instead of a".
+	Why     string `json:"why,omitempty"`
+	Section string `json:"section,omitempty"` // of Post, of Pre for KindRemoved
+	// Fentry: ftrace can redirect the function. That of Pre, of Post for KindNew.
+	Fentry bool `json:"fentry,omitempty"`
+	// Parent is the function that this one was split off from (.cold, .part), if
+	// that one changes with it. A .cold part is never redirected itself: it goes
+	// along as if it were new.
+	Parent string `json:"parent,omitempty"`
+}
+
+// Refusal is a difference that the engine does not put live.
+type Refusal struct {
+	Section string `json:"section,omitempty"`
+	Symbol  string `json:"symbol,omitempty"`
+	Reason  string `json:"reason"`
+}
+
+// Blocks says that the refusal keeps the whole unit from going live. Those that
+// start with "init:" do not: their code or data is never used again after boot.
+func (r Refusal) Blocks() bool { return !strings.HasPrefix(r.Reason, "init:") }
+
+// Result is what Compare found. Lists are sorted by name.
+type Result struct {
+	Outcome   Outcome   `json:"outcome"`
+	Functions []Change  `json:"functions"`
+	Data      []Change  `json:"data"`
+	Taken     []string  `json:"taken"` // sections and symbols that have to go along with the changed and new functions
+	Refusals  []Refusal `json:"refusals"`
+	// Boot are functions and data that differ and are used only at boot, when a
+	// module is loaded or when it is unloaded. They are in no other list, and each
+	// has a Refusal that does not block.
+	Boot []Change `json:"boot"`
+
+	// Twin maps each symbol of post to the symbol of pre that stands for the
+	// same thing: itself a static local correlated through the code that refers
+	// to it, never by its number. A post symbol without a twin is new.
+	Twin map[*object.Symbol]*object.Symbol `json:"-"`
+}
+
+// Compare compares pre with post. It returns an error only for objects that it
+// cannot make sense of; differences that cannot go live are Refusals.
+func Compare(pre, post *object.Object) (*Result, error) { return compare(pre, post) }

@@ -1,0 +1,275 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package objdiff
+
+import (
+	"cmp"
+	"debug/elf"
+	"slices"
+
+	"github.com/upsplice/upsplice/splice/object"
+)
+
+func (d *differ) pair(pre, post *object.Symbol) {
+	if d.back[pre] != nil || d.twin[post] != nil {
+		return
+	}
+	if pre.Section != nil && isBoot(pre.Section.Name) && post.Section != nil && !isBoot(post.Section.Name) {
+		return // the running kernel has thrown it away
+	}
+	d.twin[post], d.back[pre] = pre, post
+}
+
+// correlate finds the twins, the surest first: a wrong pair of functions costs a
+// needless replacement, a wrong pair of variables mixes up their values.
+func (d *differ) correlate() {
+	d.pairNames()
+	d.pairClones()
+	var same, other []*object.Symbol // of post
+	for _, f := range d.post.code {
+		if p := d.twin[f]; p != nil && d.pre.isCode(p) {
+			if d.sameShape(p, f) {
+				same = append(same, f)
+			} else {
+				other = append(other, f)
+			}
+		}
+	}
+	for _, f := range same {
+		d.pairFields(d.pre.fields(d.twin[f]), d.post.fields(f))
+	}
+	d.followData()
+	d.pairFamilies(other)
+	d.followData()
+	d.pairConstants()
+}
+
+// pairNames pairs what has a name of its own.
+func (d *differ) pairNames() {
+	pre := byName(d.pre, func(s *object.Symbol) bool { return !numbered(s.Name) })
+	post := byName(d.post, func(s *object.Symbol) bool { return !numbered(s.Name) })
+	for name, list := range post {
+		others := pre[name]
+		if len(list) != len(others) {
+			// the global one is one thing everywhere
+			list, others = globals(list), globals(others)
+		}
+		if len(list) != len(others) {
+			continue
+		}
+		for i, s := range list {
+			p := others[i]
+			if s.Section == nil || p.Section == nil {
+				// a static symbol is not the one that is defined elsewhere
+				if s.Bind != elf.STB_LOCAL && p.Bind != elf.STB_LOCAL {
+					d.pair(p, s)
+				}
+			} else if d.pre.isCode(p) == d.post.isCode(s) {
+				d.pair(p, s)
+			}
+		}
+	}
+}
+
+// byName lists the symbols other than those of sections and files, in file order.
+func byName(s *side, want func(*object.Symbol) bool) map[string][]*object.Symbol {
+	m := map[string][]*object.Symbol{}
+	for _, sym := range s.obj.Symbols {
+		if sym.Type != elf.STT_SECTION && sym.Type != elf.STT_FILE && sym.Name != "" && want(sym) {
+			m[sym.Name] = append(m[sym.Name], sym)
+		}
+	}
+	return m
+}
+
+func globals(list []*object.Symbol) []*object.Symbol {
+	var g []*object.Symbol
+	for _, s := range list {
+		if s.Bind != elf.STB_LOCAL {
+			g = append(g, s)
+		}
+	}
+	return g
+}
+
+// pairClones pairs functions with numbered names (foo.isra.0, foo.constprop.1)
+// within all clones of the same kind of the same function: those of the same
+// shape first, then those of the same name, then in order.
+func (d *differ) pairClones() {
+	group := func(s *side) map[string][]*object.Symbol {
+		m := map[string][]*object.Symbol{}
+		for _, f := range s.code {
+			if numbered(f.Name) {
+				m[stem(f.Name)] = append(m[stem(f.Name)], f)
+			}
+		}
+		return m
+	}
+	pre, post := group(d.pre), group(d.post)
+	for key, list := range post {
+		others := pre[key]
+		rules := []func(a, b *object.Symbol) bool{
+			func(a, b *object.Symbol) bool { return a.Name == b.Name && d.sameShape(a, b) },
+			func(a, b *object.Symbol) bool { return d.sameShape(a, b) },
+			func(a, b *object.Symbol) bool { return a.Name == b.Name },
+			func(a, b *object.Symbol) bool { return true },
+		}
+		for _, rule := range rules {
+			for _, b := range list {
+				for _, a := range others {
+					if d.twin[b] == nil && d.back[a] == nil && rule(a, b) {
+						d.pair(a, b)
+					}
+				}
+			}
+		}
+	}
+}
+
+// sameShape compares bytes and the kinds of the fields, not what they refer to.
+func (d *differ) sameShape(pre, post *object.Symbol) bool {
+	a, b := d.pre.body(pre), d.post.body(post)
+	if a.size != b.size || firstDifference(a.data, b.data) >= 0 {
+		return false
+	}
+	return slices.EqualFunc(d.pre.fields(pre), d.post.fields(post), func(x, y ref) bool {
+		return x.off == y.off && x.typ == y.typ
+	})
+}
+
+// pairFields pairs variables that stand at the same places of the same code.
+func (d *differ) pairFields(pre, post []ref) {
+	for i, y := range post {
+		x := pre[i]
+		if len(x.targets) != len(y.targets) {
+			continue
+		}
+		for k := range y.targets {
+			a, b := x.targets[k], y.targets[k]
+			// Several meanings may point into neighbours: only agreement counts.
+			if k > 0 && (a.sym != x.targets[0].sym || b.sym != y.targets[0].sym) {
+				break
+			}
+			if k == len(y.targets)-1 && a.kind == toSymbol && b.kind == toSymbol && a.off == b.off && d.kindred(a.sym, b.sym) {
+				d.pair(a.sym, b.sym)
+			}
+		}
+	}
+}
+
+// kindred says that two variables with numbered names may be the same one.
+func (d *differ) kindred(a, b *object.Symbol) bool {
+	return d.isVariable(a, d.pre) && d.isVariable(b, d.post) && stem(a.Name) == stem(b.Name) && place(a) == place(b)
+}
+
+func (d *differ) isVariable(s *object.Symbol, side *side) bool {
+	return s.Section != nil && numbered(s.Name) && !isContent(s) && side.class[s.Section] == classData
+}
+
+// followData pairs what variables that are pairs refer to, until nothing is new.
+func (d *differ) followData() {
+	done := map[*object.Symbol]bool{}
+	for again := true; again; {
+		again = false
+		for _, b := range d.post.data {
+			a := d.twin[b]
+			if a == nil || a.Section == nil || done[b] || d.pre.class[a.Section] != classData {
+				continue
+			}
+			done[b], again = true, true
+			if d.sameShape(a, b) {
+				d.pairFields(d.pre.body(a).refs, d.post.body(b).refs)
+			}
+		}
+	}
+}
+
+// pairFamilies pairs the variables of functions that differ: those of the same
+// stem that a function, its parts and its clones refer to. If there is one on
+// each side, it is that one. Of several, only those that the kernel can afford to
+// mix up are paired, in order.
+func (d *differ) pairFamilies(changed []*object.Symbol) {
+	families := map[string]bool{}
+	for _, f := range changed {
+		families[family(f.Name)] = true
+	}
+	pre, post := d.pre.members(families), d.post.members(families)
+	names := make([]string, 0, len(families))
+	for name := range families {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	for _, name := range names {
+		byStem := d.unpaired(d.pre, pre[name], d.back)
+		for key, list := range d.unpaired(d.post, post[name], d.twin) {
+			others := byStem[key]
+			if len(list) != len(others) || len(list) > 1 && !isPerSite(list[0].Name) {
+				continue
+			}
+			for i := range list {
+				if d.kindred(others[i], list[i]) {
+					d.pair(others[i], list[i])
+				}
+			}
+		}
+	}
+}
+
+// members lists the functions of each family, the main one first.
+func (s *side) members(families map[string]bool) map[string][]*object.Symbol {
+	m := map[string][]*object.Symbol{}
+	for _, f := range s.code {
+		if name := family(f.Name); families[name] {
+			m[name] = append(m[name], f)
+		}
+	}
+	for _, list := range m {
+		slices.SortStableFunc(list, func(a, b *object.Symbol) int {
+			return cmp.Or(cmp.Compare(len(a.Name), len(b.Name)), cmp.Compare(a.Name, b.Name))
+		})
+	}
+	return m
+}
+
+// unpaired lists the numbered variables without a twin that functions refer to,
+// by stem, in order of the first use.
+func (d *differ) unpaired(s *side, funcs []*object.Symbol, paired map[*object.Symbol]*object.Symbol) map[string][]*object.Symbol {
+	m := map[string][]*object.Symbol{}
+	for _, f := range funcs {
+		for _, r := range s.fields(f) {
+			t := r.targets[0]
+			if t.kind != toSymbol || !d.isVariable(t.sym, s) || paired[t.sym] != nil {
+				continue
+			}
+			if key := stem(t.sym.Name); !slices.Contains(m[key], t.sym) {
+				m[key] = append(m[key], t.sym)
+			}
+		}
+	}
+	return m
+}
+
+// pairConstants pairs what is left and cannot be written to by contents: no value
+// can get lost.
+func (d *differ) pairConstants() {
+	left := func(s *side, paired map[*object.Symbol]*object.Symbol) map[string][]*object.Symbol {
+		m := map[string][]*object.Symbol{}
+		for _, sym := range s.data {
+			if paired[sym] == nil && numbered(sym.Name) && sym.Section.Flags&elf.SHF_WRITE == 0 {
+				m[stem(sym.Name)] = append(m[stem(sym.Name)], sym)
+			}
+		}
+		return m
+	}
+	pre, post := left(d.pre, d.back), left(d.post, d.twin)
+	for key, list := range post {
+		for _, b := range list {
+			for _, a := range pre[key] {
+				if d.back[a] == nil && place(a) == place(b) && d.sameConstant(a, b, 0) {
+					d.pair(a, b)
+					break
+				}
+			}
+		}
+	}
+}
