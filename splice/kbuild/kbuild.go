@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package kbuild asks the kernel's own build system which units a configuration
+// has, which target each belongs to and how it is compiled. It runs `make -n`
+// in an output directory seeded from the distribution's header and kbuild
+// packages: nothing is built.
+package kbuild
+
+import (
+	"context"
+	"fmt"
+	"strings"
+)
+
+// Materials are the unpacked packages that an output directory is seeded from.
+type Materials struct {
+	Release string // KERNELRELEASE
+	Arch    string // kernel's name, "x86"
+	Source  string // prepared source tree
+	Headers string // usr/src/linux-headers-RELEASE: .config, include, arch/*/include, Module.symvers
+	Kbuild  string // usr/lib/linux-kbuild-X: scripts and tools/objtool
+	CC      string // compiler command, "gcc-12"
+}
+
+// Output is a seeded output directory.
+type Output struct {
+	Dir string
+	Materials
+}
+
+// Seed makes the output directory dir, which must not exist.
+func Seed(ctx context.Context, dir string, m Materials) (*Output, error) { return seed(ctx, dir, m) }
+
+// Unit is one translation unit as kbuild compiles it.
+type Unit struct {
+	Object string   `json:"object"` // "fs/ext4/mballoc.o"
+	Source string   `json:"source"` // "fs/ext4/mballoc.c", relative to the source tree
+	Target string   `json:"target"` // "vmlinux", or the module "fs/ext4/ext4"
+	Args   []string `json:"args"`   // compiler command line, to be run in the output directory
+
+	// Objtool says whether kbuild passes the object through objtool; directories
+	// and files can opt out (OBJECT_FILES_NON_STANDARD).
+	Objtool bool `json:"objtool"`
+}
+
+// Vmlinux is the Target of everything that is not in a module.
+const Vmlinux = "vmlinux"
+
+// Query asks kbuild for the given targets ("fs/ext4/mballoc.o", "fs/ext4/"), or
+// for the whole kernel if there are none. The result, sorted by Object, holds what
+// becomes part of vmlinux or of a module, and nothing else: no boot code, no vDSO,
+// no host tools. Targets that are not part of this configuration are simply not in
+// the result; a Source of a generated file has the prefix "O:" and is relative to
+// the output directory.
+//
+// An *IncompleteError comes with the units that could be listed.
+func (o *Output) Query(ctx context.Context, targets ...string) ([]Unit, error) {
+	return o.query(ctx, targets)
+}
+
+// ObjtoolArgs returns how the objects of this configuration are passed through
+// objtool: the path of the command and its options, nil where it is not used.
+// Objects of modules take "--module" in addition.
+func (o *Output) ObjtoolArgs(ctx context.Context) ([]string, error) { return o.objtool(ctx) }
+
+// IncompleteError says that kbuild could not list every unit.
+type IncompleteError struct {
+	Messages []string // what make said, at most 20
+}
+
+func (e *IncompleteError) Error() string {
+	return fmt.Sprintf("listing units: make could not list all of them: %s", strings.Join(e.Messages, "; "))
+}
