@@ -5,8 +5,6 @@ package worker
 import (
 	"context"
 	"errors"
-	"fmt"
-	"math"
 	"os"
 	"os/exec"
 	"os/user"
@@ -117,24 +115,13 @@ func killGroup(p *os.Process) error {
 	return err
 }
 
-// Limits of a program; 0 means none.
-type Limits struct {
-	// Memory is the address space in bytes.
-	Memory uint64
-	// FileSize is the largest file that it may write, in bytes.
-	FileSize uint64
-	// CPU is the processor time, rounded up to whole seconds.
-	CPU time.Duration
-}
-
 // Start starts cmd so that neither it nor its children can gain privileges
 // (no_new_privs), and within limits.
 func Start(cmd *exec.Cmd, limits Limits) error {
 	var err error
 	Confined(func() {
 		if err = cmd.Start(); err == nil {
-			err = setLimits(cmd.Process.Pid, limits)
-			if err != nil {
+			if err = setLimits(cmd, limits); err != nil {
 				_ = killGroup(cmd.Process)
 				_ = cmd.Wait()
 			}
@@ -156,29 +143,6 @@ func Run(cmd *exec.Cmd, limits Limits) error {
 		_ = killGroup(cmd.Process)
 	}
 	return err
-}
-
-func setLimits(pid int, l Limits) error {
-	set := map[int]uint64{
-		// A core file of a compiler is of use to nobody here.
-		unix.RLIMIT_CORE: 0,
-	}
-	if l.Memory > 0 {
-		set[unix.RLIMIT_AS] = l.Memory
-	}
-	if l.FileSize > 0 {
-		set[unix.RLIMIT_FSIZE] = l.FileSize
-	}
-	if l.CPU > 0 {
-		set[unix.RLIMIT_CPU] = uint64(math.Ceil(l.CPU.Seconds()))
-	}
-	for resource, value := range set {
-		err := unix.Prlimit(pid, resource, &unix.Rlimit{Cur: value, Max: value}, nil)
-		if err != nil && err != unix.ESRCH {
-			return fmt.Errorf("limiting a program: %w", err)
-		}
-	}
-	return nil
 }
 
 // confined is a thread that has no_new_privs and lives as long as the process.
