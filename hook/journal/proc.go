@@ -44,7 +44,8 @@ func parseStat(b []byte) (start uint64, err error) {
 		return 0, errors.New("no command in it")
 	}
 	fields := bytes.Fields(b[i+1:])
-	const stateField, startField = 3 - 3, 22 - 3
+	// proc(5) counts from one, and the first here is the third.
+	const stateField, startField = 0, 22 - 3
 	if len(fields) <= startField {
 		return 0, fmt.Errorf("%d fields", len(fields)+2)
 	}
