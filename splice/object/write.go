@@ -164,6 +164,9 @@ func (wr *writer) addSections() ([]*group, error) {
 	}
 	for _, s := range wr.obj.Sections {
 		if s.Link == nil {
+			if s.Flags&elf.SHF_LINK_ORDER != 0 {
+				return nil, fmt.Errorf("section %s is ordered after another and does not say which", s.Name)
+			}
 			continue
 		}
 		link, ok := wr.sectionIndex[s.Link]

@@ -190,6 +190,7 @@ func TestWriteRefuses(t *testing.T) {
 		}, "stray"},
 		"foreign section": {func(o *Object) { o.Symbols = []*Symbol{{Name: "stray", Section: section()}} }, "stray"},
 		"foreign link":    {func(o *Object) { o.Sections[0].Link = section() }, ".data"},
+		"link order":      {func(o *Object) { o.Sections[0].Flags = elf.SHF_LINK_ORDER }, "does not say which"},
 		"twice":           {func(o *Object) { o.Sections = append(o.Sections, o.Sections[0]) }, "listed twice"},
 		"size":            {func(o *Object) { o.Sections[0].Size = 9 }, "has 8 bytes and says 9"},
 		"alignment":       {func(o *Object) { o.Sections[0].Align = 12 }, "alignment 12"},
