@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package livepatch loads livepatch modules and drives their transitions through
+// /sys/kernel/livepatch (Documentation/livepatch/livepatch.rst). It never forces
+// a transition.
+package livepatch
+
+import (
+	"context"
+	"time"
+)
+
+// System is the door to the kernel; tests replace it.
+type System struct {
+	Root   string                                   // "/" or a fake tree: sys/kernel/livepatch, proc
+	Load   func(module []byte, params string) error // init_module; errors hold the errno
+	Unload func(name string) error                  // delete_module, without waiting
+
+	settle time.Duration // instead of settleTime, for tests
+}
+
+// Host is the running system.
+func Host() *System { return host() }
+
+// State of one livepatch module in sysfs.
+type State struct {
+	Name       string
+	Enabled    bool
+	Transition bool
+	Functions  int // patched functions, those of modules that are not loaded left out
+}
+
+// List returns all livepatch modules on the system, those of others included.
+func (s *System) List() ([]State, error) { return s.list() }
+
+// Blocker is a task that holds up a transition.
+type Blocker struct {
+	PID   int
+	Comm  string
+	Stack []string
+}
+
+// StalledError: the transition did not finish in time and was reversed.
+type StalledError struct {
+	Patch    string
+	After    time.Duration
+	Blockers []Blocker
+	Reversed bool  // false: the reversal did not finish either; the kernel goes on trying
+	Err      error // what stood in the way of the reversal, or ended the wait before its time; may be nil
+}
+
+// Unwrap returns Err.
+func (e *StalledError) Unwrap() error { return e.Err }
+
+// Reason says why the kernel refused.
+type Reason string
+
+// The reasons of a RefusedError.
+const (
+	Busy        Reason = "busy"        // another livepatch is in its transition
+	Forbidden   Reason = "forbidden"   // no privilege, lockdown, or modules are disabled
+	Signature   Reason = "signature"   // the kernel wants a signature that it trusts
+	WrongKernel Reason = "wrongkernel" // the module is for another kernel
+	Unsupported Reason = "unsupported" // the kernel has no livepatch
+	Rejected    Reason = "rejected"    // the kernel's own check of the livepatch said no
+)
+
+// RefusedError: the kernel did not take the livepatch, or did not let it go. The
+// kernel runs the code it ran before.
+type RefusedError struct {
+	Patch  string
+	Reason Reason
+	Remedy string // may be empty
+	Err    error
+}
+
+func (e *RefusedError) Error() string { return e.error() }
+
+// Unwrap returns Err.
+func (e *RefusedError) Unwrap() error { return e.Err }
+
+func (e *StalledError) Error() string { return e.error() }
+
+// Apply loads module, whose name is name, and waits until every task runs the new
+// code. If that takes longer than deadline, or if ctx ends, the transition is
+// reversed, the module unloaded, and a *StalledError returned; a refusal by the
+// kernel is a *RefusedError. progress is called with the number of tasks still to
+// switch; it may be nil.
+//
+// A livepatch of this name that is enabled already, because the last run was
+// killed, is waited for and not loaded again.
+func (s *System) Apply(ctx context.Context, name string, module []byte, deadline time.Duration, progress func(tasks int)) error {
+	return s.apply(ctx, name, module, deadline, progress)
+}
+
+// Undo disables the livepatch, waits for the transition and unloads the module.
+// If that takes longer than deadline the livepatch is enabled again and a
+// *StalledError returned. A livepatch that is not there is not an error.
+func (s *System) Undo(ctx context.Context, name string, deadline time.Duration, progress func(tasks int)) error {
+	return s.undo(ctx, name, deadline, progress)
+}
+
+// Reap unloads modules of this name prefix whose patch has been replaced. A
+// module that cannot go yet is left for the next time, and is not an error.
+func (s *System) Reap(prefix string) error { return s.reap(prefix) }
