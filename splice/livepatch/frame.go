@@ -1,0 +1,318 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package livepatch
+
+import (
+	"debug/elf"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/upsplice/upsplice/splice/object"
+)
+
+// Sections that make a module of the code. The kernel finds .modinfo, __versions
+// and .gnu.linkonce.this_module by name, and frees those that start with .init.
+const (
+	dataSection     = ".data"
+	stringsSection  = ".rodata.klp_strings"
+	initSection     = ".init.text"
+	exitSection     = ".text"
+	modinfoSection  = ".modinfo"
+	versionsSection = "__versions"
+	moduleSection   = ".gnu.linkonce.this_module"
+)
+
+var frameSections = []string{
+	dataSection, stringsSection, initSection, exitSection, modinfoSection, versionsSection, moduleSection,
+}
+
+// returnThunk is where functions return through in kernels with return thunks.
+const returnThunk = "__x86_return_thunk"
+
+func (b *builder) section(name string, flags elf.SectionFlag, align uint64, data []byte) *object.Section {
+	s := &object.Section{Name: name, Type: elf.SHT_PROGBITS, Flags: elf.SHF_ALLOC | flags, Align: align, Data: data, Size: uint64(len(data))}
+	b.addSection(s)
+	return s
+}
+
+func (b *builder) symbol(name string, bind elf.SymBind, typ elf.SymType, sec *object.Section, at, size uint64) *object.Symbol {
+	s := &object.Symbol{Name: name, Bind: bind, Type: typ, Section: sec, Value: at, Size: size}
+	b.obj.Symbols = append(b.obj.Symbols, s)
+	return s
+}
+
+func reloc(sec *object.Section, at uint64, typ elf.R_X86_64, to *object.Symbol, addend int64) {
+	sec.Relocs = append(sec.Relocs, object.Reloc{Offset: at, Type: uint32(typ), Symbol: to, Addend: addend})
+}
+
+// frame adds what makes a livepatch module of the code.
+func (b *builder) frame() error {
+	module, err := b.thisModule()
+	if err != nil {
+		return err
+	}
+	patch, err := b.patch(module.self)
+	if err != nil {
+		return err
+	}
+	initModule, err := b.initModule(patch)
+	if err != nil {
+		return err
+	}
+	cleanup, err := b.cleanupModule()
+	if err != nil {
+		return err
+	}
+	reloc(module.section, module.init, elf.R_X86_64_64, initModule, 0)
+	reloc(module.section, module.exit, elf.R_X86_64_64, cleanup, 0)
+	slices.SortFunc(module.section.Relocs, func(a, b object.Reloc) int { return int(a.Offset) - int(b.Offset) })
+	b.modinfo()
+	return b.versions()
+}
+
+// thisModule is the struct module of the module.
+type thisModule struct {
+	section    *object.Section
+	self       *object.Symbol
+	init, exit uint64 // offsets of the pointers to the two functions
+}
+
+func (b *builder) thisModule() (thisModule, error) {
+	layout, err := b.kernel.structure("module")
+	if err != nil {
+		return thisModule{}, err
+	}
+	m := map[string]member{}
+	for _, name := range []string{"name", "init", "exit"} {
+		if m[name], err = layout.member(name); err != nil {
+			return thisModule{}, err
+		}
+	}
+	if uint64(len(b.in.Name)) >= m["name"].size {
+		return thisModule{}, fmt.Errorf("module name %s is longer than the %d bytes that the kernel has for it", b.in.Name, m["name"].size-1)
+	}
+	data := make([]byte, layout.size)
+	copy(data[m["name"].offset:], b.in.Name)
+	const cacheLine = 64
+	s := b.section(moduleSection, elf.SHF_WRITE, cacheLine, data)
+	return thisModule{
+		section: s,
+		self:    b.symbol("__this_module", elf.STB_GLOBAL, elf.STT_OBJECT, s, 0, layout.size),
+		init:    m["init"].offset, exit: m["exit"].offset,
+	}, nil
+}
+
+// strings is a section of strings that data point to.
+type stringData struct {
+	section *object.Section
+	at      map[string]int64
+}
+
+func (s *stringData) add(text string) int64 {
+	at, ok := s.at[text]
+	if !ok {
+		at = int64(len(s.section.Data))
+		s.at[text] = at
+		s.section.Data = append(append(s.section.Data, text...), 0)
+		s.section.Size = uint64(len(s.section.Data))
+	}
+	return at
+}
+
+// patch writes the structs klp_patch, klp_object and klp_func with their NULL
+// entries at the end (include/linux/livepatch.h).
+func (b *builder) patch(self *object.Symbol) (*object.Symbol, error) {
+	var layouts [3]structure
+	m := map[string]member{}
+	for i, want := range []struct {
+		name    string
+		members []string
+	}{
+		{"klp_patch", []string{"mod", "objs", "replace"}},
+		{"klp_object", []string{"name", "funcs"}},
+		{"klp_func", []string{"old_name", "new_func", "old_sympos"}},
+	} {
+		var err error
+		if layouts[i], err = b.kernel.structure(want.name); err != nil {
+			return nil, err
+		}
+		for _, name := range want.members {
+			if m[want.name+"."+name], err = layouts[i].member(name); err != nil {
+				return nil, err
+			}
+		}
+	}
+	functions, err := b.replacedFunctions()
+	if err != nil {
+		return nil, err
+	}
+	patch, obj, function := layouts[0], layouts[1], layouts[2]
+	const align = 8
+	up := func(n uint64) uint64 { return (n + align - 1) &^ (align - 1) }
+	objects := up(patch.size)
+	funcs := objects + up(2*obj.size)
+	size := funcs + uint64(len(functions)+1)*function.size
+
+	data := b.section(dataSection, elf.SHF_WRITE, align, make([]byte, size))
+	text := stringData{b.section(stringsSection, 0, 1, nil), map[string]int64{}}
+	here, there := b.sectionSymbol(data), b.sectionSymbol(text.section)
+	sym := b.symbol("patch", elf.STB_LOCAL, elf.STT_OBJECT, data, 0, patch.size)
+	b.symbol("objs", elf.STB_LOCAL, elf.STT_OBJECT, data, objects, 2*obj.size)
+	b.symbol("funcs", elf.STB_LOCAL, elf.STT_OBJECT, data, funcs, size-funcs)
+
+	reloc(data, m["klp_patch.mod"].offset, elf.R_X86_64_64, self, 0)
+	reloc(data, m["klp_patch.objs"].offset, elf.R_X86_64_64, here, int64(objects))
+	if b.in.Replace {
+		data.Data[m["klp_patch.replace"].offset] = 1
+	}
+	// klp_object.name stays NULL: vmlinux
+	reloc(data, objects+m["klp_object.funcs"].offset, elf.R_X86_64_64, here, int64(funcs))
+	for i, f := range functions {
+		at := funcs + uint64(i)*function.size
+		reloc(data, at+m["klp_func.old_name"].offset, elf.R_X86_64_64, there, text.add(f.OldName))
+		reloc(data, at+m["klp_func.new_func"].offset, elf.R_X86_64_64, f.new.symbol, f.new.addend)
+		pos := m["klp_func.old_sympos"]
+		binary.LittleEndian.PutUint64(data.Data[at+pos.offset:], uint64(f.OldSympos))
+	}
+	slices.SortFunc(data.Relocs, func(a, b object.Reloc) int { return int(a.Offset) - int(b.Offset) })
+	return sym, nil
+}
+
+type replacedFunction struct {
+	Function
+	new target
+}
+
+func (b *builder) replacedFunctions() ([]replacedFunction, error) {
+	var functions []replacedFunction
+	seen := map[uint64]string{}
+	for _, u := range b.units {
+		for _, f := range u.Functions {
+			if f.OldName == "" {
+				continue
+			}
+			addr, err := b.kernel.symbol(f.OldName, f.OldSympos)
+			if err != nil {
+				return nil, &UnsupportedError{Unit: u.Name, Symbol: f.Post.Name, Reason: err.Error(), Err: err}
+			}
+			if other, dup := seen[addr]; dup {
+				return nil, u.unsupported(nil, f.Post.Name, fmt.Sprintf("it replaces the same function as %s", other))
+			}
+			seen[addr] = f.Post.Name
+			if !b.kernel.hasFentry(addr) {
+				return nil, u.unsupported(f.Post.Section, f.Post.Name, "the running function has no call of __fentry__ at its start, so ftrace cannot redirect it")
+			}
+			functions = append(functions, replacedFunction{f, u.inModule(f.Post, 0)})
+		}
+	}
+	if len(functions) == 0 {
+		return nil, errors.New("no function is replaced")
+	}
+	return functions, nil
+}
+
+// endbr64 starts every function that is called through a pointer: kernels with
+// indirect branch tracking demand it, for others it does nothing.
+var endbr64 = []byte{0xf3, 0x0f, 0x1e, 0xfa}
+
+// initModule writes: mov $patch, %rdi; jmp klp_enable_patch. Without a frame of
+// its own it needs no entry in the unwind table.
+func (b *builder) initModule(patch *object.Symbol) (*object.Symbol, error) {
+	enable, err := b.outside(Resolution{Source: Exported, Name: "klp_enable_patch"})
+	if err != nil {
+		return nil, fmt.Errorf("%w: it has no livepatch support", err)
+	}
+	code := append(slices.Clone(endbr64), 0x48, 0xc7, 0xc7, 0, 0, 0, 0, 0xe9, 0, 0, 0, 0)
+	s := b.section(initSection, elf.SHF_EXECINSTR, 16, code)
+	reloc(s, 7, elf.R_X86_64_32S, patch, 0)
+	reloc(s, 12, elf.R_X86_64_PLT32, enable, -4)
+	return b.symbol("init_module", elf.STB_GLOBAL, elf.STT_FUNC, s, 0, s.Size), nil
+}
+
+// cleanupModule writes a function that returns. The kernel unloads only modules
+// that have one.
+func (b *builder) cleanupModule() (*object.Symbol, error) {
+	const ret, jmp, int3 = 0xc3, 0xe9, 0xcc
+	code := append(slices.Clone(endbr64), ret, int3)
+	_, thunk := b.in.Image.Exports[returnThunk]
+	if thunk {
+		code = append(slices.Clone(endbr64), jmp, 0, 0, 0, 0, int3)
+	}
+	s := b.section(exitSection, elf.SHF_EXECINSTR, 16, code)
+	if thunk {
+		sym, err := b.outside(Resolution{Source: Exported, Name: returnThunk})
+		if err != nil {
+			return nil, err
+		}
+		reloc(s, uint64(len(endbr64)+1), elf.R_X86_64_PLT32, sym, -4)
+		// newer kernels warn when a return that they were not told of is executed
+		sites := b.collected(&object.Section{Name: ".return_sites", Flags: elf.SHF_ALLOC, Align: 4})
+		at := uint64(len(sites.Data))
+		sites.Data = append(sites.Data, 0, 0, 0, 0)
+		sites.Size = uint64(len(sites.Data))
+		reloc(sites, at, elf.R_X86_64_PC32, b.sectionSymbol(s), int64(len(endbr64)))
+	}
+	return b.symbol("cleanup_module", elf.STB_GLOBAL, elf.STT_FUNC, s, 0, s.Size), nil
+}
+
+func (b *builder) modinfo() {
+	info := []string{"license=GPL", "depends="}
+	// the function with which the kernel asks for the promise that a module's
+	// indirect branches go through thunks; the units are built with its flags
+	if len(b.kernel.addrs["retpoline_module_ok"]) > 0 {
+		info = append(info, "retpoline=Y")
+	}
+	namespaces := map[string]bool{}
+	for _, name := range b.exported {
+		if ns := b.in.Image.Exports[name].Namespace; ns != "" {
+			namespaces[ns] = true
+		}
+	}
+	for _, ns := range slices.Sorted(maps.Keys(namespaces)) {
+		info = append(info, "import_ns="+ns)
+	}
+	info = append(info, "livepatch=Y", "name="+b.in.Name, "vermagic="+b.in.Vermagic)
+	b.section(modinfoSection, 0, 1, []byte(strings.Join(info, "\x00")+"\x00"))
+}
+
+// moduleLayout stands in __versions for the layout of the module structs.
+const moduleLayout = "module_layout"
+
+// versions writes the CRC of each exported symbol, if the kernel has CRCs.
+func (b *builder) versions() error {
+	if !b.in.Image.Exports[moduleLayout].HasCRC {
+		return nil
+	}
+	layout, err := b.kernel.structure("modversion_info")
+	if err != nil {
+		return err
+	}
+	crc, err := layout.member("crc")
+	if err != nil {
+		return err
+	}
+	name, err := layout.member("name")
+	if err != nil {
+		return err
+	}
+	names := append([]string{moduleLayout}, b.exported...)
+	data := make([]byte, uint64(len(names))*layout.size)
+	for i, n := range names {
+		export := b.in.Image.Exports[n]
+		if !export.HasCRC {
+			return fmt.Errorf("the kernel has no CRC of its export %s, though it has of others", n)
+		}
+		if uint64(len(n)) >= name.size {
+			return fmt.Errorf("the name of the export %s is longer than the kernel's format allows", n)
+		}
+		entry := data[uint64(i)*layout.size:][:layout.size]
+		binary.LittleEndian.PutUint32(entry[crc.offset:], export.CRC)
+		copy(entry[name.offset:], n)
+	}
+	b.section(versionsSection, 0, 32, data)
+	return nil
+}

@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package livepatch
+
+import (
+	"bytes"
+	"fmt"
+	"sort"
+
+	"github.com/cilium/ebpf/btf"
+
+	"github.com/upsplice/upsplice/splice/kimage"
+)
+
+// kernel is what has to be known of the kernel that the module is for.
+type kernel struct {
+	img   *kimage.Image
+	types *btf.Spec
+	addrs map[string][]uint64 // of the symbols of a name, in kallsyms order
+}
+
+func newKernel(img *kimage.Image) (*kernel, error) {
+	raw := img.BTF()
+	if raw == nil {
+		return nil, fmt.Errorf("reading kernel types: the image has no .BTF section; without CONFIG_DEBUG_INFO_BTF the layout of struct module is not known")
+	}
+	spec, err := btf.LoadSpecFromReader(bytes.NewReader(raw))
+	if err != nil {
+		return nil, fmt.Errorf("reading kernel types: %w", err)
+	}
+	k := &kernel{img: img, types: spec, addrs: make(map[string][]uint64, len(img.Symbols))}
+	for _, s := range img.Symbols {
+		k.addrs[s.Name] = append(k.addrs[s.Name], s.Addr)
+	}
+	return k, nil
+}
+
+// symbol returns the address that a livepatch name and position stand for, by the
+// rule of the kernel: position 0 demands that the name is unique.
+func (k *kernel) symbol(name string, sympos int) (uint64, error) {
+	addrs := k.addrs[name]
+	switch {
+	case len(addrs) == 0:
+		return 0, fmt.Errorf("the kernel has no symbol %s", name)
+	case sympos < 0 || sympos > len(addrs):
+		return 0, fmt.Errorf("the kernel has %d symbols %s, not %d", len(addrs), name, sympos)
+	case sympos == 0 && len(addrs) > 1:
+		return 0, fmt.Errorf("the kernel has %d symbols %s and no position is given", len(addrs), name)
+	case sympos == 0:
+		return addrs[0], nil
+	}
+	return addrs[sympos-1], nil
+}
+
+// fentryWindow is how far behind a function's address its call of __fentry__ may
+// start: ENDBR64 comes before it.
+const fentryWindow = 8 // bytes
+
+// hasFentry reports whether ftrace can redirect the function at addr.
+func (k *kernel) hasFentry(addr uint64) bool {
+	sites := k.img.Sites
+	i := sort.Search(len(sites), func(i int) bool { return sites[i].Addr >= addr })
+	for ; i < len(sites) && sites[i].Addr < addr+fentryWindow; i++ {
+		if sites[i].Kind == kimage.SiteMcount {
+			return true
+		}
+	}
+	return false
+}
+
+// structure is the layout of a C struct of the kernel.
+type structure struct {
+	name string
+	size uint64 // bytes
+	typ  *btf.Struct
+}
+
+func (k *kernel) structure(name string) (structure, error) {
+	var typ *btf.Struct
+	if err := k.types.TypeByName(name, &typ); err != nil {
+		return structure{}, fmt.Errorf("reading kernel types: struct %s: %w", name, err)
+	}
+	return structure{name: name, size: uint64(typ.Size), typ: typ}, nil
+}
+
+// member is a field of a structure, in bytes.
+type member struct{ offset, size uint64 }
+
+func (s structure) member(name string) (member, error) {
+	m, err := findMember(s.typ.Members, name, 0)
+	if err != nil {
+		return member{}, fmt.Errorf("reading kernel types: struct %s: %w", s.name, err)
+	}
+	return m, nil
+}
+
+// findMember looks into anonymous structs and unions too. BTF of the kernel may
+// not nest deeper than C code does, but a damaged one may.
+func findMember(members []btf.Member, name string, depth int) (member, error) {
+	const maxDepth = 16
+	for _, m := range members {
+		if m.Name == name && name != "" {
+			if m.BitfieldSize != 0 {
+				return member{}, fmt.Errorf("member %s is a bit field", name)
+			}
+			size, err := btf.Sizeof(m.Type)
+			if err != nil || size < 0 {
+				return member{}, fmt.Errorf("member %s has no known size", name)
+			}
+			return member{uint64(m.Offset.Bytes()), uint64(size)}, nil
+		}
+		if m.Name != "" || depth == maxDepth {
+			continue
+		}
+		var inner []btf.Member
+		switch t := btf.UnderlyingType(m.Type).(type) {
+		case *btf.Struct:
+			inner = t.Members
+		case *btf.Union:
+			inner = t.Members
+		}
+		if found, err := findMember(inner, name, depth+1); err == nil {
+			found.offset += uint64(m.Offset.Bytes())
+			return found, nil
+		}
+	}
+	return member{}, fmt.Errorf("there is no member %s", name)
+}

@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package livepatch writes the kernel module that carries a splice: a livepatch
+// module as Documentation/livepatch/module-elf-format.rst describes it, made
+// without kbuild, ld or modpost. Everything that depends on the kernel version
+// (struct sizes and offsets, symbol CRCs) is read from the image.
+package livepatch
+
+import (
+	"github.com/upsplice/upsplice/splice/kimage"
+	"github.com/upsplice/upsplice/splice/object"
+)
+
+// Source says where a symbol that the new code refers to is.
+type Source int
+
+const (
+	Copied   Source = iota // defined in the post object and copied into the module with its section
+	Exported               // exported by vmlinux: an ordinary undefined symbol with its CRC
+	Running                // local to the running kernel: a livepatch symbol
+)
+
+// Resolution is where one post symbol is found.
+type Resolution struct {
+	Source Source
+	Object string // Running: "vmlinux" or a module's name
+	Name   string // Exported, Running: name in kallsyms
+	Sympos int    // Running: 0 if the name is unique, else 1-based
+}
+
+// Function is one function of the post object that goes into the module.
+type Function struct {
+	Post      *object.Symbol
+	OldName   string // the function it replaces, "" for a new one
+	OldSympos int    // 0 if OldName is unique
+}
+
+// Unit is what is taken from one post object.
+type Unit struct {
+	Name      string // "fs/ext4/mballoc.o"
+	Post      *object.Object
+	Functions []Function
+	// Resolve says where each symbol referred to from the functions, or from what
+	// is copied with them, is. An error refuses the unit and names the symbol.
+	Resolve func(*object.Symbol) (Resolution, error)
+}
+
+// Input of Write.
+type Input struct {
+	Name     string // of the module: "upsplice_3f9c2a"
+	Target   string // "vmlinux"
+	Vermagic string // of the kernel's modules; without the "vermagic=" prefix
+	Image    *kimage.Image
+	Units    []Unit
+	Replace  bool // atomic replace of earlier livepatches
+}
+
+// Write returns the bytes of the module. The same input gives the same bytes.
+func Write(in Input) ([]byte, error) { return write(in) }

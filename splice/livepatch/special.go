@@ -1,0 +1,233 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package livepatch
+
+import (
+	"debug/elf"
+	"fmt"
+
+	"github.com/upsplice/upsplice/splice/object"
+)
+
+// carryTables copies the entries of the special sections that are about the code
+// that was taken.
+func (u *unit) carryTables() error {
+	for _, t := range tables {
+		for _, sec := range u.Post.Sections {
+			if sec.Name != t.section || len(sec.Relocs) == 0 {
+				continue
+			}
+			if err := u.carryTable(t, sec); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// entryLayout is what has to be known of the entries of a table.
+type entryLayout struct {
+	size uint64 // bytes
+	site uint64 // offset of the address of the place in the code
+}
+
+func (u *unit) entryLayout(t table, sec *object.Section) (entryLayout, error) {
+	if t.structure == "" {
+		return entryLayout{size: widths[elf.R_X86_64(sec.Relocs[0].Type)]}, nil
+	}
+	s, err := u.b.kernel.structure(t.structure)
+	if err != nil {
+		return entryLayout{}, err
+	}
+	for _, name := range t.site {
+		m, lookupErr := s.member(name)
+		if lookupErr == nil {
+			return entryLayout{size: s.size, site: m.offset}, nil
+		}
+		err = lookupErr
+	}
+	return entryLayout{}, err
+}
+
+func (u *unit) carryTable(t table, sec *object.Section) error {
+	layout, err := u.entryLayout(t, sec)
+	if err != nil {
+		return err
+	}
+	if layout.size == 0 || sec.Size%layout.size != 0 {
+		return u.unsupported(sec, "", fmt.Sprintf("%d bytes are no whole number of entries of %d bytes", sec.Size, layout.size))
+	}
+	for at := uint64(0); at < sec.Size; at += layout.size {
+		relocs := sec.RelocsIn(at, at+layout.size)
+		mine, err := u.aboutTakenCode(sec, relocs, at+layout.site)
+		if err != nil {
+			return err
+		}
+		if !mine {
+			continue
+		}
+		keep := true
+		switch t.section {
+		case "__jump_table":
+			err = u.checkKey(t, sec, at, relocs)
+		case ".static_call_sites":
+			// A site that is not announced calls the trampoline, which the kernel
+			// keeps up to date: slower by one jump, and right.
+			keep = u.checkKey(t, sec, at, relocs) == nil
+		case ".altinstructions":
+			err = u.takeReplacement(sec, at, relocs)
+		}
+		if err != nil {
+			return err
+		}
+		if !keep {
+			continue
+		}
+		if err := u.carryEntry(sec, at, layout.size, relocs); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// aboutTakenCode reports whether the relocation at offset site refers to code that
+// was taken. Every entry must have that relocation.
+func (u *unit) aboutTakenCode(sec *object.Section, relocs []object.Reloc, site uint64) (bool, error) {
+	for _, r := range relocs {
+		if r.Offset != site || elf.R_X86_64(r.Type) == elf.R_X86_64_NONE {
+			continue
+		}
+		if r.Symbol == nil || r.Symbol.Section == nil {
+			return false, u.unsupported(sec, "", fmt.Sprintf("the entry with the relocation at 0x%x is about no code of the unit", r.Offset))
+		}
+		return u.takenAt(r) != nil, nil
+	}
+	return false, u.unsupported(sec, "", fmt.Sprintf("the entry has no relocation at 0x%x, where the kernel's types have the address", site))
+}
+
+// takenAt returns the chunk of code that a reference from a table is about.
+func (u *unit) takenAt(r object.Reloc) *chunk {
+	if r.Symbol.Section.Flags&elf.SHF_EXECINSTR == 0 {
+		return nil
+	}
+	return u.chunkAt(r.Symbol.Section, r.Symbol.Value+uint64(r.Addend))
+}
+
+func (u *unit) carryEntry(sec *object.Section, at, size uint64, relocs []object.Reloc) error {
+	out := u.b.collected(sec)
+	out.Align = max(out.Align, natural(size))
+	base := uint64(len(out.Data))
+	out.Data = append(out.Data, sec.Data[at:at+size]...)
+	out.Size = uint64(len(out.Data))
+	for _, r := range relocs {
+		if err := u.carry(out, base+r.Offset-at, sec, r, at+size, true); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// natural returns the alignment that the kernel's compiler expects of an array of
+// entries of this size, whose alignment the linker script of modules would give.
+func natural(size uint64) uint64 { return min(size&-size, 8) }
+
+// checkKey demands that the key of a jump label or static call is one of the
+// running kernel: a copy would have its initial state and nobody would change it.
+func (u *unit) checkKey(t table, sec *object.Section, at uint64, relocs []object.Reloc) error {
+	layout, err := u.b.kernel.structure(t.structure)
+	if err != nil {
+		return err
+	}
+	key, err := layout.member("key")
+	if err != nil {
+		return err
+	}
+	for _, r := range relocs {
+		if r.Offset != at+key.offset || r.Symbol == nil {
+			continue
+		}
+		s := r.Symbol
+		if s.Type == elf.STT_SECTION && s.Section != nil {
+			if s = u.namedAt(s.Section, s.Value+uint64(r.Addend)); s == nil {
+				break
+			}
+		}
+		res, err := u.resolve(sec, s)
+		if err != nil {
+			return err
+		}
+		if res.Source == Copied || res.Source == Running && res.Object != vmlinux {
+			return u.unsupported(sec, s.Name, "the key is not one of the running kernel's vmlinux")
+		}
+		return nil
+	}
+	return u.unsupported(sec, "", fmt.Sprintf("the entry at 0x%x has no key with a name", at))
+}
+
+// takeReplacement copies the instructions that an alternative may put in place.
+func (u *unit) takeReplacement(sec *object.Section, at uint64, relocs []object.Reloc) error {
+	layout, err := u.b.kernel.structure("alt_instr")
+	if err != nil {
+		return err
+	}
+	repl, err := layout.member("repl_offset")
+	if err != nil {
+		return err
+	}
+	length, err := layout.member("replacementlen")
+	if err != nil {
+		return err
+	}
+	if length.size != 1 {
+		return u.unsupported(sec, "", fmt.Sprintf("alt_instr.replacementlen has %d bytes, not 1", length.size))
+	}
+	n := uint64(sec.Data[at+length.offset])
+	for _, r := range relocs {
+		if r.Offset != at+repl.offset {
+			continue
+		}
+		s := r.Symbol
+		if s == nil || s.Section == nil || s.Section.Name != altReplacement {
+			return u.unsupported(sec, "", fmt.Sprintf("the replacement of the alternative at 0x%x is not in %s", at, altReplacement))
+		}
+		start := s.Value + uint64(r.Addend)
+		if size := uint64(len(s.Section.Data)); start > size || n > size-start {
+			return u.unsupported(sec, "", fmt.Sprintf("the replacement of the alternative at 0x%x lies outside of %s", at, altReplacement))
+		}
+		if c := u.chunkAt(s.Section, start); c != nil && c.end >= start+n {
+			return nil
+		}
+		u.takeInto(u.b.collected(s.Section), s.Section, start, start+n)
+		return nil
+	}
+	return u.unsupported(sec, "", fmt.Sprintf("the alternative at 0x%x has no replacement", at))
+}
+
+// checkStrangers refuses sections that say something about the code that was
+// taken which this writer does not understand.
+func (u *unit) checkStrangers() error {
+	for _, sec := range u.Post.Sections {
+		if sec.Flags&elf.SHF_ALLOC == 0 || sec.Flags&elf.SHF_EXECINSTR != 0 || isTable(sec.Name) || isHarmless(sec.Name) {
+			continue
+		}
+		for _, r := range sec.Relocs {
+			if r.Symbol == nil || r.Symbol.Section == nil {
+				continue
+			}
+			if c := u.takenAt(r); c != nil {
+				return u.unsupported(sec, u.nameIn(c), "the section has entries about the function and is not one that is known")
+			}
+		}
+	}
+	return nil
+}
+
+// nameIn returns the name of the function in a chunk of code.
+func (u *unit) nameIn(c *chunk) string {
+	for _, s := range u.idx.In(c.sec) {
+		if s.Value >= c.start && s.Type == elf.STT_FUNC {
+			return s.Name
+		}
+	}
+	return ""
+}
