@@ -11,7 +11,8 @@ import "time"
 type Kind string
 
 const (
-	// Stage: a stage of the run begins; Stage names it, Text describes it.
+	// Stage: a stage of the run begins; Stage names it, Text describes it to
+	// people. Without a Text it is not shown.
 	Stage Kind = "stage"
 	// Tick: the stage has come to Done of Total.
 	Tick Kind = "tick"

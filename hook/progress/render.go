@@ -52,7 +52,7 @@ type Renderer struct {
 	text   string // description of that stage
 	last   time.Time
 	drawn  bool   // the updating line is on the screen
-	latest string // what the updating line should say, not yet drawn if "" is on screen
+	latest string // what the updating line says when it is drawn next
 }
 
 var _ Sink = (*Renderer)(nil)
@@ -128,10 +128,12 @@ func (r *Renderer) Close() {
 
 func (r *Renderer) begin(e Event) {
 	r.stage, r.text = e.Stage, e.Text
-	if r.text == "" {
-		r.text = e.Stage
-	}
 	r.last = r.opt.Now()
+	if r.text == "" {
+		// Nothing to say to people; ticks are shown under the stage's name.
+		r.text = e.Stage
+		return
+	}
 	r.latest = describe(r.text, e)
 	if r.opt.Terminal {
 		r.draw()
@@ -169,10 +171,10 @@ func (r *Renderer) tick(e Event) {
 
 // line shows a line that stays, above the updating one.
 func (r *Renderer) line(text string) {
-	redrawLine := r.drawn
+	wasDrawn := r.drawn
 	r.erase()
 	r.print(Prefix + clean(text) + "\n")
-	if redrawLine {
+	if wasDrawn {
 		r.draw()
 	}
 }
