@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package livepatch
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+
+	"github.com/upsplice/upsplice/splice/object"
+)
+
+func TestVermagic(t *testing.T) {
+	const want = "9.8.7-test SMP mod_unload modversions "
+	b := mustWrite(t, testInput(t))
+	if got, err := Vermagic(bytes.NewReader(b), int64(len(b))); err != nil || got != want {
+		t.Errorf("vermagic is %q, %v, want %q", got, err, want)
+	}
+	plain := objectFile(t, ".section .modinfo, \"a\"\n.string \"license=GPL\"\n.string \"xvermagic=1\"")
+	if _, err := Vermagic(bytes.NewReader(plain), int64(len(plain))); !errors.Is(err, ErrNoVermagic) {
+		t.Errorf("error is %v, want ErrNoVermagic", err)
+	}
+	plain = objectFile(t, ".text\nnop")
+	if _, err := Vermagic(bytes.NewReader(plain), int64(len(plain))); !errors.Is(err, ErrNoVermagic) {
+		t.Errorf("error is %v, want ErrNoVermagic", err)
+	}
+	if _, err := Vermagic(bytes.NewReader(b[:100]), 100); !errors.Is(err, object.ErrFormat) {
+		t.Errorf("error is %v, want object.ErrFormat", err)
+	}
+}
+
+func objectFile(t testing.TB, text string) []byte {
+	t.Helper()
+	dir := t.TempDir()
+	in, out := filepath.Join(dir, "a.s"), filepath.Join(dir, "a.o")
+	if err := os.WriteFile(in, []byte(text+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if msg, err := exec.Command("gcc", "-c", "-o", out, in).CombinedOutput(); err != nil {
+		t.Fatalf("gcc: %v\n%s", err, msg)
+	}
+	b, err := os.ReadFile(out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+func FuzzVermagic(f *testing.F) {
+	f.Add(objectFile(f, ".section .modinfo, \"a\"\n.string \"vermagic=1 SMP \""))
+	f.Add([]byte("\x7fELF"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		magic, err := Vermagic(bytes.NewReader(b), int64(len(b)))
+		if err == nil && !bytes.Contains(b, []byte("vermagic="+magic)) {
+			t.Errorf("vermagic %q is not in the file", magic)
+		}
+	})
+}
+
+// FuzzWrite takes all functions of a damaged object: an error is right, and a
+// module that object.Read accepts, but never a panic.
+func FuzzWrite(f *testing.F) {
+	text, err := os.ReadFile("testdata/unit.s")
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(objectFile(f, string(text)))
+	f.Add(objectFile(f, function("call changed\nmov $changed, %rdi", "")))
+	img := testImage(f)
+	f.Fuzz(func(t *testing.T, b []byte) {
+		o, err := object.Read(bytes.NewReader(b), int64(len(b)))
+		if err != nil {
+			return
+		}
+		u := Unit{Name: "fuzz.o", Post: o, Resolve: resolver(img, "new_data", "new_bss", "", "once_a", "word_a")}
+		for _, s := range o.Functions() {
+			old := ""
+			if s.Name == "changed" || s.Name == "static_changed" {
+				old = s.Name
+			}
+			if s.Name != "boot_only" {
+				u.Functions = append(u.Functions, Function{Post: s, OldName: old})
+			}
+		}
+		out, err := Write(Input{Name: "fuzz", Target: "vmlinux", Vermagic: "9.8.7-test ", Image: img, Units: []Unit{u}})
+		if err != nil {
+			return
+		}
+		if _, err := object.Read(bytes.NewReader(out), int64(len(out))); err != nil {
+			t.Errorf("the module cannot be read: %v", err)
+		}
+	})
+}
