@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package splicefile reads and writes .splice files: a POSIX tar with
+// manifest.json first, then the kernel modules it names, each with its digest.
+// The same contents give the same bytes.
+package splicefile
+
+import (
+	"io"
+
+	"github.com/upsplice/upsplice/splice/match"
+)
+
+// Format is the version of the manifest.
+const Format = 1
+
+// Kernel identifies one kernel.
+type Kernel struct {
+	Release string `json:"release"` // uname -r
+	Version string `json:"version"` // of the source package
+	Arch    string `json:"arch"`    // GOARCH form: amd64, arm64
+	BuildID string `json:"build_id,omitempty"`
+}
+
+// Manifest says what a splice is, for which kernel, and what it does not contain.
+type Manifest struct {
+	Format    int                 `json:"format"`
+	ID        string              `json:"id"` // hex digest of the manifest without id and of the modules
+	From      Kernel              `json:"from"`
+	To        Kernel              `json:"to"`
+	Compiler  string              `json:"compiler"`
+	Modules   []Module            `json:"modules"`
+	Functions []Function          `json:"functions"`
+	Groups    []Group             `json:"groups"`
+	Text      uint64              `json:"text"`   // link address of _text, which Expect counts from
+	Expect    []match.Expectation `json:"expect"` // live memory must look like this before anything is loaded
+	Files     int                 `json:"files"`  // changed files of the delta
+	Hunks     int                 `json:"hunks"`
+	PostMatch Check               `json:"post_match"` // post objects against the new kernel's image
+}
+
+// Module is one kernel module in the file.
+type Module struct {
+	Name   string `json:"name"`
+	Target string `json:"target"` // "vmlinux"
+	File   string `json:"file"`   // name in the archive
+	SHA256 string `json:"sha256"`
+	Size   int64  `json:"size"`
+}
+
+// Function is one function that goes live.
+type Function struct {
+	Name   string `json:"name"`
+	Sympos int    `json:"sympos"`
+	Unit   string `json:"unit"`
+	Kind   string `json:"kind"` // "changed", "new"
+}
+
+// Group is the smallest set of changes that go live together or not at all.
+type Group struct {
+	Units     []string `json:"units"`
+	Functions []string `json:"functions"`
+	Live      bool     `json:"live"`
+	Reasons   []Reason `json:"reasons,omitempty"` // why it is deferred
+}
+
+// Reason is a named cause of a deferral.
+type Reason struct {
+	Code   string `json:"code"`   // stable: "module", "header", "layout", "no-fentry", "data", "pre-mismatch", "post-mismatch", "compile", "section", "init", "flags"
+	What   string `json:"what"`   // the unit, function, type or file
+	Detail string `json:"detail"` // one sentence
+}
+
+// Check counts what was compared.
+type Check struct {
+	Matched int `json:"matched"`
+	Total   int `json:"total"`
+}
+
+// File is an opened splice.
+type File struct {
+	Manifest Manifest
+	Payload  map[string][]byte // module name to bytes
+}
+
+// Write writes f, filling Manifest.Format, ID, and the modules' digests and sizes.
+func Write(w io.Writer, f *File) error { return write(w, f) }
+
+// Read reads and verifies a splice: format, digests, ID, limits. Errors name what is wrong.
+func Read(r io.Reader) (*File, error) { return read(r) }
