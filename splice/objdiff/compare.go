@@ -180,6 +180,9 @@ func (d *differ) entryDifference(a, b entry) string {
 	if why := d.difference(a.body, b.body, 0); why != "" {
 		return why
 	}
+	if a.types != b.types {
+		return "another kind of relocation"
+	}
 	if a.code == nil || b.code == nil {
 		return "" // both or none: the length is part of the entry
 	}

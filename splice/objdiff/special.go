@@ -3,6 +3,7 @@
 package objdiff
 
 import (
+	"bytes"
 	"cmp"
 	"fmt"
 	"slices"
@@ -52,7 +53,8 @@ type entry struct {
 	at    uint64 // of the instruction, from the start of its function
 	place target // of the instruction
 	*body
-	code *body // replacement code
+	code  *body     // replacement code
+	types [2]uint32 // of the relocations that place and code come from
 }
 
 func (s *side) readSpecials() error {
@@ -104,10 +106,11 @@ next:
 
 func (s *side) readEntry(sec *object.Section, sp special, pos uint64, size int) error {
 	b := s.region(sec, pos, pos+uint64(size))
-	e := entry{table: sec.Name, place: b.refs[0].targets[0], body: b}
+	e := entry{table: sec.Name, place: b.refs[0].targets[0], body: b, types: [2]uint32{b.refs[0].typ}}
 	// A size can hide the line number or the length of the replacement.
 	if off, ok := sp.line[size]; ok {
 		clear(b.data[off : off+2])
+		wholeStrings(b.refs[1:])
 	}
 	if off, ok := sp.replacement[size]; ok {
 		n := uint64(b.data[off])
@@ -115,6 +118,7 @@ func (s *side) readEntry(sec *object.Section, sp special, pos uint64, size int) 
 			return fmt.Errorf("comparing objects: entry at 0x%x of %s has no replacement", pos, sec.Name)
 		}
 		t := b.refs[1].targets[0]
+		e.types[1] = b.refs[1].typ
 		switch {
 		case n == 0:
 		case t.sec == nil || t.off < 0 || uint64(t.off)+n > t.sec.Size || t.sec.Data == nil:
@@ -137,6 +141,21 @@ func (s *side) readEntry(sec *object.Section, sp special, pos uint64, size int) 
 		s.fentry[owner] = true
 	}
 	return nil
+}
+
+// wholeStrings makes references to the middle of a string ones to its start: in
+// some kernels the address of the file's name in struct bug_entry counts from the
+// start of the entry, so that the place that the relocation means is 4 too far.
+func wholeStrings(refs []ref) {
+	for _, r := range refs {
+		for i := range r.targets {
+			t := &r.targets[i]
+			if t.kind != toLiteral || t.off < 0 || t.off >= int64(len(t.sec.Data)) {
+				continue
+			}
+			t.off = int64(bytes.LastIndexByte(t.sec.Data[:t.off], 0) + 1)
+		}
+	}
 }
 
 // fentryWithin is how far from its start the call that ftrace hooks can be in a
