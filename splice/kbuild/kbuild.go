@@ -35,7 +35,7 @@ func Seed(ctx context.Context, dir string, m Materials) (*Output, error) { retur
 type Unit struct {
 	Object string   `json:"object"` // "fs/ext4/mballoc.o"
 	Source string   `json:"source"` // "fs/ext4/mballoc.c", relative to the source tree
-	Target string   `json:"target"` // "vmlinux", or the module "fs/ext4/ext4"
+	Target string   `json:"target"` // Vmlinux, Elsewhere, or the module "fs/btrfs/btrfs"
 	Args   []string `json:"args"`   // compiler command line, to be run in the output directory
 
 	// Objtool says whether kbuild passes the object through objtool; directories
@@ -43,13 +43,15 @@ type Unit struct {
 	Objtool bool `json:"objtool"`
 }
 
-// Vmlinux is the Target of everything that is not in a module.
-const Vmlinux = "vmlinux"
+// Targets that are no modules.
+const (
+	Vmlinux   = "vmlinux"
+	Elsewhere = "elsewhere" // boot code, the vDSO, the EFI stub: compiled beside the kernel, linked into something else
+)
 
 // Query asks kbuild for the given targets ("fs/ext4/mballoc.o", "fs/ext4/"), or
-// for the whole kernel if there are none. The result, sorted by Object, holds what
-// becomes part of vmlinux or of a module, and nothing else: no boot code, no vDSO,
-// no host tools. Targets that are not part of this configuration are simply not in
+// for the whole kernel if there are none. The result is sorted by Object and without
+// host tools. Targets that are not part of this configuration are simply not in
 // the result; a Source of a generated file has the prefix "O:" and is relative to
 // the output directory.
 //

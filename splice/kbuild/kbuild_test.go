@@ -42,13 +42,14 @@ func TestParse(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := []Unit{
+		{Object: "arch/x86/realmode/rm/wakemain.o", Source: "arch/x86/realmode/rm/wakemain.c", Target: Elsewhere},
 		{Object: "drivers/block/virtio_blk.o", Source: "drivers/block/virtio_blk.c", Target: "drivers/block/virtio_blk", Objtool: true},
 		{Object: "fs/ext4/mballoc.o", Source: "fs/ext4/mballoc.c", Target: Vmlinux, Objtool: true},
 		{Object: "lib/raid6/int1.o", Source: "O:lib/raid6/int1.c", Target: "lib/raid6/raid6_pq", Objtool: true},
 		{Object: "lib/string.o", Source: "lib/string.c", Target: Vmlinux},
 		{Object: "virt/kvm/eventfd.o", Source: "virt/kvm/eventfd.c", Target: "arch/x86/kvm/kvm", Objtool: true},
 	}
-	args := got[1].Args
+	args := got[2].Args
 	for i := range got {
 		got[i].Args = nil
 	}

@@ -21,7 +21,7 @@ const (
 // it to each compile line of the kernel's own code, and to no host tool's, and so
 // says what the line itself does not: objtool or not, which list the object is in,
 // which module. "lib" stands for objects of a lib.a that vmlinux is linked with;
-// other objects outside obj-y are boot code, the vDSO, the EFI stub and the like.
+// objects outside both are boot code, the vDSO, the EFI stub and the like.
 const mark = " ; : upsplice-unit"
 
 const markVariable = "cmd_objtool=" + mark +
@@ -46,9 +46,6 @@ func parse(r io.Reader, source string) ([]Unit, error) {
 		u, err := parseLine(line, rest, source)
 		if err != nil {
 			return nil, fmt.Errorf("reading make's output: %.300q: %w", line, err)
-		}
-		if u == nil {
-			continue
 		}
 		for i, arg := range u.Args {
 			if known, ok := interned[arg]; ok {
@@ -75,7 +72,6 @@ func parse(r io.Reader, source string) ([]Unit, error) {
 	return units, nil
 }
 
-// parseLine returns nil for objects that are part of neither vmlinux nor a module.
 func parseLine(line, rest, source string) (*Unit, error) {
 	rest, _, _ = strings.Cut(rest, ";")
 	var u Unit
@@ -97,7 +93,7 @@ func parseLine(line, rest, source string) (*Unit, error) {
 	case "module":
 		u.Target = modfile
 	default:
-		return nil, nil
+		u.Target = Elsewhere
 	}
 	args, err := lastCommand(line)
 	if err != nil {
