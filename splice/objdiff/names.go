@@ -105,6 +105,10 @@ var ignored = []string{
 	".gnu.linkonce.this_module", ".eh_frame",
 }
 
+// maxLiteral is the size of the largest constants that compilers merge, and of
+// far more than the widest character.
+const maxLiteral = 64
+
 func classify(s *object.Section) sectionClass {
 	if s.Flags&elf.SHF_ALLOC == 0 {
 		return classIgnored
@@ -120,7 +124,7 @@ func classify(s *object.Section) sectionClass {
 		return classSpecial
 	case s.Flags&elf.SHF_EXECINSTR != 0:
 		return classCode
-	case s.Flags&elf.SHF_MERGE != 0 && s.EntSize > 0 && s.Data != nil:
+	case s.Flags&elf.SHF_MERGE != 0 && s.EntSize > 0 && s.EntSize <= maxLiteral && s.Data != nil:
 		return classLiteral
 	}
 	return classData
