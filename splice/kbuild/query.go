@@ -36,6 +36,10 @@ func (o *Output) query(ctx context.Context, targets []string) ([]Unit, error) {
 			return nil, ctxErr
 		}
 		var exit *exec.ExitError
+		// Asked for by its name, make compiles any source.
+		units = slices.DeleteFunc(units, func(u Unit) bool {
+			return u.Target == Elsewhere && slices.Contains(targets, u.Object)
+		})
 		if err == nil {
 			return units, nil
 		} else if !errors.As(err, &exit) {
