@@ -100,8 +100,9 @@ func Entries(r io.Reader) iter.Seq2[Entry, error] {
 
 // Between returns the entries with from < version <= to, the newest first. It
 // stops reading at the first version that is not newer than from. Errors:
-// *NotFoundError if there is none such, *debversion.InvalidError, and those of Entries.
-func Between(r io.Reader, from, to string) ([]Entry, error) {
+// *NotFoundError if there is none such, *debversion.InvalidError, and those of
+// the entries.
+func Between(entries iter.Seq2[Entry, error], from, to string) ([]Entry, error) {
 	low, err := debversion.Parse(from)
 	if err != nil {
 		return nil, err
@@ -112,7 +113,7 @@ func Between(r io.Reader, from, to string) ([]Entry, error) {
 	}
 	var found []Entry
 	oldest := ""
-	for e, err := range Entries(r) {
+	for e, err := range entries {
 		if err != nil {
 			return nil, err
 		}

@@ -64,7 +64,7 @@ func TestBetween(t *testing.T) {
 		{"6.1.191-1", "6.1.192-1", []Entry{second}}, // from itself has no entry
 		{"6.1.192-2", "6.1.192-2", nil},
 	} {
-		got, err := Between(strings.NewReader(sample), c.from, c.to)
+		got, err := Between(Entries(strings.NewReader(sample)), c.from, c.to)
 		if err != nil {
 			t.Errorf("Between(%s, %s): %v", c.from, c.to, err)
 		}
@@ -72,7 +72,7 @@ func TestBetween(t *testing.T) {
 			t.Errorf("Between(%s, %s): %s", c.from, c.to, d)
 		}
 	}
-	_, err := Between(strings.NewReader(sample), "6.1.1-1", "6.1.192-2")
+	_, err := Between(Entries(strings.NewReader(sample)), "6.1.1-1", "6.1.192-2")
 	var nf *NotFoundError
 	if !errors.As(err, &nf) || nf.Oldest != "6.1.190-1" {
 		t.Errorf("error %v, want a NotFoundError", err)
@@ -82,7 +82,7 @@ func TestBetween(t *testing.T) {
 // What follows the wanted entries is not read: it may be megabytes.
 func TestBetweenStopsReading(t *testing.T) {
 	r := io.MultiReader(strings.NewReader(sample), bomb{t})
-	if _, err := Between(r, "6.1.192-1", "6.1.192-2"); err != nil {
+	if _, err := Between(Entries(r), "6.1.192-1", "6.1.192-2"); err != nil {
 		t.Error(err)
 	}
 }

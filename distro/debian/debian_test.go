@@ -9,6 +9,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/upsplice/upsplice/distro/changelog"
 	"github.com/upsplice/upsplice/distro/deb822"
 	"github.com/upsplice/upsplice/distro/debversion"
 )
@@ -152,6 +153,21 @@ func TestSourceOf(t *testing.T) {
 		if got, err := SourceOf(paragraph(t, in)); err == nil {
 			t.Errorf("SourceOf(%q) = %v, want an error", in, got)
 		}
+	}
+}
+
+func TestSourceEntry(t *testing.T) {
+	signed := changelog.Entry{Source: "linux-signed-6.12-amd64", Version: "6.12.107+1~bpo12+1",
+		Items: []changelog.Item{{Text: "Sign kernel from linux-6.12 6.12.107-1~bpo12+1"}, {Text: "ext4: fix"}}}
+	want := changelog.Entry{Source: "linux-6.12", Version: "6.12.107-1~bpo12+1", Items: []changelog.Item{{Text: "ext4: fix"}}}
+	if d := cmp.Diff(want, SourceEntry(signed)); d != "" {
+		t.Error(d)
+	}
+	if len(signed.Items) != 2 {
+		t.Error("SourceEntry changed its argument")
+	}
+	if d := cmp.Diff(want, SourceEntry(want)); d != "" {
+		t.Error(d)
 	}
 }
 

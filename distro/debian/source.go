@@ -5,8 +5,10 @@ package debian
 import (
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 
+	"github.com/upsplice/upsplice/distro/changelog"
 	"github.com/upsplice/upsplice/distro/deb822"
 	"github.com/upsplice/upsplice/distro/debversion"
 )
@@ -46,6 +48,22 @@ func SourceOf(p deb822.Paragraph) (Source, error) {
 		return Source{}, fmt.Errorf("reading control of %s: source %q is no kernel", p.Get("Package"), name)
 	}
 	return valid(Source{name, version})
+}
+
+// SourceEntry turns the changelog entry of a signed package, whose version has a
+// "+" where the kernel source's has "-" and whose first item only says what was
+// signed, into the one of the source. Other entries are returned as they are.
+func SourceEntry(e changelog.Entry) changelog.Entry {
+	m := signedRE.FindStringSubmatch(e.Source)
+	if m == nil {
+		return e
+	}
+	e.Source = "linux" + m[1]
+	e.Version = strings.Replace(e.Version, "+", "-", 1)
+	e.Items = slices.DeleteFunc(slices.Clone(e.Items), func(it changelog.Item) bool {
+		return strings.HasPrefix(it.Text, "Sign kernel from ")
+	})
+	return e
 }
 
 func valid(s Source) (Source, error) {

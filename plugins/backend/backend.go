@@ -62,7 +62,7 @@ type Package struct {
 // Kernel is one kernel of the distribution.
 type Kernel struct {
 	Release       string // uname -r: "6.1.0-56-cloud-amd64"
-	Flavour       string // what stays the same between releases: "cloud-amd64"
+	Flavour       string // what stays the same between releases that replace each other: "6.1-cloud-amd64"
 	Arch          string // GOARCH form: "amd64"
 	Package       string // "linux-image-6.1.0-56-cloud-amd64"
 	Version       string // of that package: "6.1.192-2"
