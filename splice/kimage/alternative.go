@@ -37,6 +37,7 @@ func (im *Image) readAlternatives(l *layouts) error {
 	if err != nil {
 		return err
 	}
+	im.EntrySize[SiteAlternative] = rec.size
 	if im.nops = im.readNops(); im.nops == nil {
 		return errors.New("the table x86_nops is not in the image")
 	}

@@ -27,6 +27,10 @@ type Image struct {
 	// (zero padding) excepted. Alternatives that overlap are one site.
 	Entries map[SiteKind]int
 
+	// EntrySize is the size of an entry of each table in bytes. What stands first in
+	// an entry says where the site is.
+	EntrySize map[SiteKind]int
+
 	// Slid lists the fields that the boot code adds the KASLR slide to, or
 	// subtracts it from, sorted by Addr. It is nil if the image has no such list.
 	Slid []Slid

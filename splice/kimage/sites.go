@@ -62,7 +62,7 @@ func (im *Image) table(section, start, stop string) (place, error) {
 
 // readSites fills Sites and Entries.
 func (im *Image) readSites(l *layouts) error {
-	im.Entries = map[SiteKind]int{}
+	im.Entries, im.EntrySize = map[SiteKind]int{}, map[SiteKind]int{}
 	for _, t := range siteTables {
 		if err := im.readSiteTable(t, l); err != nil {
 			return fmt.Errorf("reading %s: %w", t.section, err)
@@ -97,6 +97,7 @@ func (im *Image) readSiteTable(t siteTable, l *layouts) error {
 			return err
 		}
 	}
+	im.EntrySize[t.kind] = rec.size
 	return im.readEntries(t, rec, p)
 }
 

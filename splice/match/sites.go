@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package match
+
+import (
+	"debug/elf"
+	"fmt"
+
+	"github.com/upsplice/upsplice/splice/kimage"
+	"github.com/upsplice/upsplice/splice/object"
+)
+
+// siteSections are the sections of an object that the linker collects into the
+// kernel's tables. What stands first in an entry is the site itself.
+var siteSections = map[string]kimage.SiteKind{
+	"__mcount_loc":       kimage.SiteMcount,
+	".return_sites":      kimage.SiteReturn,
+	".retpoline_sites":   kimage.SiteRetpoline,
+	".static_call_sites": kimage.SiteStaticCall,
+	"__jump_table":       kimage.SiteJumpLabel,
+	".altinstructions":   kimage.SiteAlternative,
+	".parainstructions":  kimage.SiteParavirt,
+	".smp_locks":         kimage.SiteSMPLock,
+}
+
+// entry is one entry of such a section.
+type entry struct {
+	kind   kimage.SiteKind
+	off    uint64 // of the site, in the section with the code
+	key    *object.Reloc
+	target uint64 // of a jump label, in the section with the code
+}
+
+// readEntries collects the object's entries by the section that the site is in.
+func (m *matcher) readEntries(o *object.Object) error {
+	m.entries = map[*object.Section][]entry{}
+	for _, sec := range o.Sections {
+		kind, ok := siteSections[sec.Name]
+		if !ok || len(sec.Data) == 0 {
+			continue
+		}
+		size := uint64(m.img.EntrySize[kind])
+		if size == 0 {
+			return fmt.Errorf("matching: the object has a section %s, the image has no such table", sec.Name)
+		}
+		for i := range sec.Relocs {
+			r := &sec.Relocs[i]
+			if r.Offset%size != 0 || r.Symbol.Section == nil {
+				continue
+			}
+			e := entry{kind: kind, off: r.Symbol.Value + uint64(r.Addend)}
+			for _, f := range sec.RelocsIn(r.Offset+1, r.Offset+size) {
+				switch {
+				case kind == kimage.SiteJumpLabel && f.Symbol.Section == r.Symbol.Section:
+					// the place the address counts from is the field, as for the site
+					e.target = f.Symbol.Value + uint64(f.Addend)
+				case kind == kimage.SiteJumpLabel, kind == kimage.SiteStaticCall:
+					e.key = &f
+				}
+			}
+			m.entries[r.Symbol.Section] = append(m.entries[r.Symbol.Section], e)
+		}
+	}
+	return nil
+}
+
+// compareSites demands that object and image announce the same sites within the
+// function, and that jump labels and static calls mean the same keys: two functions
+// of equal bytes may still differ in what the kernel makes of them.
+func (m *matcher) compareSites(fn *object.Symbol, addr uint64) ([]ref, *difference) {
+	type site struct {
+		kind kimage.SiteKind
+		off  uint64
+	}
+	image := map[site]kimage.Site{}
+	for _, s := range m.img.SitesIn(addr, int(fn.Size)) {
+		image[site{s.Kind, s.Addr - addr}] = s
+	}
+	var refs []ref
+	seen := map[site]bool{}
+	for _, e := range m.entries[fn.Section] {
+		if e.off < fn.Value || e.off-fn.Value >= fn.Size {
+			continue
+		}
+		off := e.off - fn.Value
+		s, ok := image[site{e.kind, off}]
+		if !ok {
+			if e.kind == kimage.SiteAlternative && m.insideAlternative(addr+off, addr) {
+				continue
+			}
+			return nil, &difference{off: int64(off), reason: fmt.Sprintf("the object has a %s site there, the image has none", e.kind)}
+		}
+		seen[site{e.kind, off}] = true
+		got, diff := keyRef(e, s, fn, addr)
+		if diff != nil {
+			return nil, diff
+		}
+		refs = append(refs, got...)
+	}
+	for s := range image {
+		if !seen[s] {
+			return nil, &difference{off: int64(s.off), reason: fmt.Sprintf("the image has a %s site there, the object has none", s.kind)}
+		}
+	}
+	return refs, nil
+}
+
+// insideAlternative says whether at is in an alternative that starts before it: the
+// image has entries that overlap as one site.
+func (m *matcher) insideAlternative(at, start uint64) bool {
+	for _, s := range m.img.SitesIn(start, int(at-start)) {
+		if s.Kind == kimage.SiteAlternative && at-s.Addr < uint64(s.Len) {
+			return true
+		}
+	}
+	return false
+}
+
+// keyRef compares where a jump label leads and returns the address of the key.
+func keyRef(e entry, s kimage.Site, fn *object.Symbol, addr uint64) ([]ref, *difference) {
+	const flags = 3 // in the lowest bits of a key's address
+	off := int64(e.off - fn.Value)
+	key := s.Target
+	if e.kind == kimage.SiteJumpLabel {
+		key = s.Key
+		if s.Target-addr != e.target-fn.Value {
+			return nil, &difference{off: off, reason: fmt.Sprintf("the jump label leads to offset %#x in the object, %#x in the image", e.target-fn.Value, s.Target-addr)}
+		}
+	}
+	if e.key == nil {
+		return nil, nil
+	}
+	if e.key.Symbol.Section != nil && e.key.Symbol.Section.Flags&elf.SHF_MERGE != 0 {
+		return nil, &difference{off: off, reason: "its key is in a mergeable section"}
+	}
+	t, at := thingOf(e.key.Symbol)
+	return []ref{{t, key - uint64(e.key.Addend&^flags) - at}}, nil
+}
