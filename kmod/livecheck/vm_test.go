@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package livecheck
+
+import (
+	"bytes"
+	"encoding/gob"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/upsplice/upsplice/kmod/lab"
+	"github.com/upsplice/upsplice/kmod/vmtest"
+	"github.com/upsplice/upsplice/splice/kimage"
+)
+
+// TestRealKernel compares every function of a shipped image with the memory of
+// the kernel that boots from it, on machines that make it rewrite its text in
+// different ways.
+func TestRealKernel(t *testing.T) {
+	k := lab.NeedNewest(t, lab.Image)
+	exp := expectations(t, k.Vmlinuz)
+	if len(exp) < 20000 {
+		t.Fatalf("only %d functions in the image", len(exp))
+	}
+	var buf bytes.Buffer
+	if err := gob.NewEncoder(&buf).Encode(exp); err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "expectations")
+	if err := os.WriteFile(file, buf.Bytes(), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	files := map[string]string{"bin/checkprog": vmtest.BuildStatic(t, "./testdata/checkprog", false), "expectations": file}
+	for _, c := range machines {
+		t.Run(c.name, func(t *testing.T) {
+			r := vmtest.RunInVM(t, k, "/bin/checkprog /expectations", files, func(m *vmtest.Machine) {
+				m.CPUs, m.CPU, m.Append, m.MemoryMB = c.cpus, c.cpu, c.append, 1024
+			})
+			if err := r.Err(); err != nil {
+				t.Fatal(err)
+			}
+			want := fmt.Sprintf("checked %d functions, slide %v, 0 wrong, 0 blind", len(exp), !strings.Contains(c.append, "nokaslr"))
+			if !strings.Contains(r.Console, want) {
+				t.Errorf("%q expected:\n%s", want, strings.Join(report.FindAllString(r.Console, -1), "\n"))
+			}
+		})
+	}
+}
+
+var report = regexp.MustCompile(`(?m)^(?:MISMATCH|BLIND|checked).*$`)
+
+var machines = []struct {
+	name, cpu, append string
+	cpus              int
+}{
+	{"kaslr", "", "", 2},
+	{"one cpu", "", "nokaslr", 1},
+	{"srso", "EPYC-Rome", "nokaslr", 2},
+	{"its", "Skylake-Server", "", 2},
+	{"no mitigations", "", "mitigations=off", 2},
+}
+
+// expectations describes all functions in the text of the image.
+func expectations(t *testing.T, vmlinuz string) []Expectation {
+	f, err := os.Open(vmlinuz)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		t.Fatal(err)
+	}
+	img, err := kimage.Open(f, st.Size())
+	if err != nil {
+		t.Fatal(err)
+	}
+	start, end := img.Lookup("_stext"), img.Lookup("_etext")
+	if len(start) != 1 || len(end) != 1 {
+		t.Fatal("the image has no _stext or _etext")
+	}
+	var exp []Expectation
+	seen := map[uint64]bool{}
+	for _, s := range img.Symbols {
+		if s.Kind != 't' && s.Kind != 'T' || s.Addr < start[0].Addr || s.Addr >= end[0].Addr || seen[s.Addr] || strings.HasPrefix(s.Name, "__SCT__") {
+			continue // trampolines of static calls are code that changes as a whole
+		}
+		seen[s.Addr] = true
+		n := int(img.SymbolAfter(s.Addr) - s.Addr)
+		pos, _ := img.Sympos(s.Name, s.Addr)
+		e := Expectation{Name: s.Name, Sympos: pos, Addr: s.Addr, Bytes: img.At(s.Addr, n)}
+		for _, site := range img.SitesIn(s.Addr, n) {
+			e.Fields = append(e.Fields, Field{Off: int(site.Addr - s.Addr), Len: site.Len, Kind: string(site.Kind), Target: site.Target, Alts: site.Alts})
+		}
+		for _, slid := range img.SlidIn(s.Addr, n) {
+			e.Fields = append(e.Fields, Field{Off: int(slid.Addr - s.Addr), Len: slid.Kind.Len(), Kind: string(slid.Kind)})
+		}
+		exp = append(exp, e)
+	}
+	return exp
+}
