@@ -54,11 +54,12 @@ func exitMark(console string) (exited bool, code int) {
 }
 
 // troubleLine matches the first lines of the reports that the kernel writes when
-// something is wrong inside of it, as printed with the time since boot and,
-// where configured, the task.
-var troubleLine = regexp.MustCompile(`(?m)^\[ *\d+\.\d+\](?:\[[^\]]*\])? .*?\b(?:` +
-	`WARNING: |BUG: |kernel BUG at|Oops:|Call Trace:|general protection fault|` +
-	`Kernel panic|ftrace bug|ftrace failed to modify).*$`)
+// something is wrong inside of it, as printed with the time since boot and, where
+// configured, the task. A WARNING that follows a subsystem's name is not one: at
+// boot, that is how the kernel speaks about weak processors.
+var troubleLine = regexp.MustCompile(`(?m)^\[ *\d+\.\d+\](?:\[[^\]]*\])? (?:WARNING: |.*?\b(?:` +
+	`BUG: |kernel BUG at|Oops:|Call Trace:|general protection fault|` +
+	`Kernel panic|ftrace bug|ftrace failed to modify)).*$`)
 
 func trouble(console string) []string {
 	lines := troubleLine.FindAllString(console, -1)

@@ -96,6 +96,7 @@ func TestTrouble(t *testing.T) {
 [    2.0] Oops: 0000 [#1] PREEMPT SMP PTI
 [    2.0] Call Trace:
 the script says WARNING: nothing
+[    0.1] RETBleed: WARNING: Spectre v2 mitigation leaves CPU vulnerable
 [    3.0] Kernel panic - not syncing: x
 DEBUG: fine
 vmtest: exit 3
