@@ -14,6 +14,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -36,8 +37,8 @@ const (
 
 const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
-// Environ returns the environment in which a worker runs, whoever started it:
-// nothing of the caller's but what the build user's programs need as well.
+// Environ returns the environment in which a worker runs, whoever starts it.
+// It has nothing of the caller's.
 func Environ() []string {
 	return []string{"PATH=" + defaultPath, "HOME=/root", "LC_ALL=C.UTF-8"}
 }
@@ -147,7 +148,9 @@ func spawnUnit(ctx context.Context, opt Options) error {
 	}
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
-	// A child of systemd-run could keep the pipe open for ever.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Cancel = func() error { return killGroup(cmd.Process) }
+	// A child that left the group could keep the pipe open for ever.
 	cmd.WaitDelay = time.Second
 	if err := cmd.Run(); err != nil {
 		if ctx.Err() != nil {
