@@ -112,7 +112,6 @@ func (w *watcher) run(ctx context.Context) error {
 		case <-poll.C:
 			notify.add()
 		case <-settle.C:
-			notify.add()
 		}
 		if w.look(time.Now()) {
 			settle.Reset(w.opt.Settle)

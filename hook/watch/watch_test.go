@@ -207,6 +207,10 @@ func TestAFileBeingWrittenSettles(t *testing.T) {
 	if len(got) > 0 {
 		t.Fatalf("%q is reported while it is written", got)
 	}
+	// The last look was the first at this content.
+	if !w.look(now.Add(-1500*time.Millisecond)) || len(got) > 0 {
+		t.Errorf("settled after half a second: %q", got)
+	}
 	for range 3 {
 		if w.look(now) {
 			t.Error("a file that stays has not settled")
