@@ -58,12 +58,8 @@ func list(ctx context.Context) (all []Kernel, series string, err error) {
 	if err != nil {
 		return nil, "", err
 	}
-	if !slices.ContainsFunc(stanzas, func(s stanza) bool { return imageName.MatchString(s["Package"]) }) {
-		// A fresh machine has no package lists yet.
-		if err := update(ctx); err != nil {
-			return nil, "", err
-		}
-		if stanzas, err = records(ctx); err != nil {
+	if !hasImages(stanzas) {
+		if stanzas, err = firstUpdate(ctx); err != nil {
 			return nil, "", err
 		}
 	}
@@ -80,6 +76,28 @@ func list(ctx context.Context) (all []Kernel, series string, err error) {
 		return c
 	})
 	return all, series, sortErr
+}
+
+func hasImages(stanzas []stanza) bool {
+	return slices.ContainsFunc(stanzas, func(s stanza) bool { return imageName.MatchString(s["Package"]) })
+}
+
+// firstUpdate gets the package lists that a fresh machine does not have yet. apt
+// refuses to do that twice at once, so test processes wait for each other.
+func firstUpdate(ctx context.Context) ([]stanza, error) {
+	unlock, err := lockDir(ctx, "lock")
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	stanzas, err := records(ctx)
+	if err != nil || hasImages(stanzas) {
+		return stanzas, err
+	}
+	if err := update(ctx); err != nil {
+		return nil, err
+	}
+	return records(ctx)
 }
 
 // records returns the records of all versions of all kernel packages that apt knows.

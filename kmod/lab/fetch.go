@@ -27,14 +27,14 @@ func Fetch(ctx context.Context, k *Kernel, parts ...Part) error {
 		parts = []Part{Image, Headers, Source}
 	}
 	dir := Dir()
-	if err := os.MkdirAll(filepath.Join(dir, "debs"), 0o755); err != nil {
-		return fmt.Errorf("making the lab directory: %w", err)
-	}
-	unlock, err := lock(ctx, filepath.Join(dir, "lock"))
+	unlock, err := lockDir(ctx, "lock")
 	if err != nil {
 		return err
 	}
 	defer unlock()
+	if err := os.MkdirAll(filepath.Join(dir, "debs"), 0o755); err != nil {
+		return fmt.Errorf("making the lab directory: %w", err)
+	}
 	for _, p := range parts {
 		switch p {
 		case Image:
@@ -240,8 +240,15 @@ func anyModule(dir string) (string, error) {
 	return found, err
 }
 
-// lock takes the file lock that keeps test processes from unpacking into the
-// same directory at once.
+// lockDir takes a lock in Dir, which keeps test processes from doing the same
+// work there at once.
+func lockDir(ctx context.Context, name string) (unlock func(), err error) {
+	if err := os.MkdirAll(Dir(), 0o755); err != nil {
+		return nil, fmt.Errorf("making the lab directory: %w", err)
+	}
+	return lock(ctx, filepath.Join(Dir(), name))
+}
+
 func lock(ctx context.Context, name string) (unlock func(), err error) {
 	f, err := os.OpenFile(name, os.O_CREATE|os.O_RDWR, 0o644)
 	if err != nil {

@@ -82,6 +82,11 @@ func upstream(version string) string {
 
 // delta counts the files that differ between two source archives. Answers are kept.
 func delta(ctx context.Context, a, b Kernel) (int, error) {
+	unlock, err := lockDir(ctx, "delta.lock")
+	if err != nil {
+		return 0, err
+	}
+	defer unlock()
 	cache := filepath.Join(Dir(), fmt.Sprintf("delta-%s_%s_%s.json", a.Series, a.Version, b.Version))
 	if data, err := os.ReadFile(cache); err == nil {
 		var n int

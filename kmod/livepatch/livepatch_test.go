@@ -377,3 +377,19 @@ func TestReap(t *testing.T) {
 		t.Errorf("unloaded (-want +got):\n%s", d)
 	}
 }
+
+func FuzzParseModules(f *testing.F) {
+	f.Add("ext4 987136 1 - Live 0xffffffffc0000000\nupsplice_a 16384 0 - Loading 0x0 (OEK)\n")
+	f.Add("a b c d\n")
+	f.Fuzz(func(t *testing.T, in string) {
+		mods, err := parseModules(strings.NewReader(in))
+		if err != nil {
+			return
+		}
+		for _, m := range mods {
+			if m.name == "" || m.state == "" {
+				t.Errorf("%q gave %+v", in, m)
+			}
+		}
+	})
+}

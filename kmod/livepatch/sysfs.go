@@ -6,6 +6,7 @@ import (
 	"bufio"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -134,8 +135,12 @@ func (s *System) modules() ([]module, error) {
 		return nil, fmt.Errorf("listing modules: %w", err)
 	}
 	defer f.Close()
+	return parseModules(f)
+}
+
+func parseModules(r io.Reader) ([]module, error) {
 	var all []module
-	sc := bufio.NewScanner(f)
+	sc := bufio.NewScanner(r)
 	for sc.Scan() {
 		// name size references users state address
 		w := strings.Fields(sc.Text())

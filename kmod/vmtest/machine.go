@@ -38,7 +38,7 @@ type Machine struct {
 	MemoryMB int           // 512 if 0
 	Disks    []Disk        // the first one is the root file system
 	Extra    []string      // further arguments of QEMU, e.g. for a network
-	Timeout  time.Duration // 2 minutes if 0
+	Timeout  time.Duration // 5 minutes if 0
 }
 
 // Result is what happened in the machine.
@@ -98,7 +98,7 @@ func (m Machine) Run(ctx context.Context, console io.Writer) (Result, error) {
 
 func (m Machine) run(ctx context.Context, accel string, console io.Writer) (Result, error) {
 	if m.Timeout == 0 {
-		m.Timeout = 2 * time.Minute
+		m.Timeout = 5 * time.Minute
 	}
 	if console == nil {
 		console = io.Discard
