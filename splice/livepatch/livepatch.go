@@ -4,6 +4,18 @@
 // module as Documentation/livepatch/module-elf-format.rst describes it, made
 // without kbuild, ld or modpost. Everything that depends on the kernel version
 // (struct sizes and offsets, symbol CRCs) is read from the image.
+//
+// What goes into the module, beside the functions asked for: their .cold parts;
+// strings, constants and __func__, of which a copy is as good; data that
+// Unit.Resolve says to copy, with all they refer to; and the entries of the
+// special sections that are about the copied code. All else is referred to where
+// it is in the running kernel.
+//
+// A call from the module to a function that it replaces goes to the new function.
+// Any other use of the address of such a function means the replaced one, to
+// which ftrace is attached, so that a stored pointer outlives the module. The
+// address of a new function can only be in the module: a caller that knows it to
+// be stored for later (a timer, a work item) must keep the module loaded.
 package livepatch
 
 import (
@@ -48,7 +60,7 @@ type Unit struct {
 // Input of Write.
 type Input struct {
 	Name     string // of the module: "upsplice_3f9c2a"
-	Target   string // "vmlinux"
+	Target   string // "vmlinux", the only one that is supported
 	Vermagic string // of the kernel's modules; without the "vermagic=" prefix
 	Image    *kimage.Image
 	Units    []Unit
@@ -56,4 +68,8 @@ type Input struct {
 }
 
 // Write returns the bytes of the module. The same input gives the same bytes.
+//
+// What a unit has that a module cannot carry ends in an UnsupportedError; other
+// errors are about the input as a whole: a name, the vermagic, types that the
+// image lacks.
 func Write(in Input) ([]byte, error) { return write(in) }

@@ -17,13 +17,15 @@ type table struct {
 	site []string
 }
 
+// tables lists them in the order in which they are carried over: alternatives come
+// first, because others may be about the replacements that they bring along.
 var tables = []table{
+	{section: ".altinstructions", structure: "alt_instr", site: []string{"instr_offset"}},
 	{section: "__mcount_loc"},
 	{section: "__bug_table", structure: "bug_entry", site: []string{"bug_addr_disp", "bug_addr"}},
 	{section: "__ex_table", structure: "exception_table_entry", site: []string{"insn"}},
 	{section: "__jump_table", structure: "jump_entry", site: []string{"code"}},
 	{section: ".static_call_sites", structure: "static_call_site", site: []string{"addr"}},
-	{section: ".altinstructions", structure: "alt_instr", site: []string{"instr_offset"}},
 	{section: ".parainstructions", structure: "paravirt_patch_site", site: []string{"instr"}},
 	{section: ".smp_locks"},
 	{section: ".return_sites"},
@@ -51,26 +53,26 @@ func isTable(section string) bool {
 
 // harmless are the starts of the names of allocated sections that may refer to a
 // taken function and have nothing to say about its new code:
-//   - ordinary data keep their pointers to the running kernel's function, which
-//     ftrace redirects;
+//   - ordinary data, tables of tracepoints among them, keep their pointers to the
+//     running kernel's function, which ftrace redirects;
 //   - exports, initcalls and boot-time tables have done their work;
 //   - the list of functions in which errors may be injected goes by the address
 //     of the old function, which stays the one that is traced;
 //   - an ENDBR that .ibt_endbr_seal would remove does no harm.
 var harmless = []string{
-	".data", ".rodata", ".bss", ".text", ".init", ".exit", ".ref",
+	".data", ".rodata", ".bss", ".ref", "__tracepoints", "__bpf_raw_tp_map",
 	"__ksymtab", "___ksymtab", "__kcrctab", "___kcrctab", ".export_symbol",
-	".initcall", ".con_initcall", ".discard", "_error_injection_whitelist",
-	".ibt_endbr_seal",
+	".init", ".exit", ".con_initcall", ".discard",
+	"_error_injection_whitelist", ".ibt_endbr_seal",
 }
 
 func isHarmless(section string) bool {
 	for _, h := range harmless {
-		if section == h || strings.HasPrefix(section, h+".") || strings.HasPrefix(section, h+"+") {
+		if strings.HasPrefix(section, h) {
 			return true
 		}
 	}
-	return strings.HasPrefix(section, ".initcall") || strings.HasPrefix(section, "__ksymtab_")
+	return false
 }
 
 // codeReason says why functions of a section cannot be in a livepatch module, ""

@@ -40,6 +40,9 @@
 665:	call alt_\feature
 666:
 	.popsection
+	.pushsection .retpoline_sites, "a", @progbits
+	.long 665b - .
+	.popsection
 	.endm
 
 	.macro empty_alternative
@@ -286,3 +289,15 @@ boot_only: orc 8
 	nop
 	orc 0
 	.size boot_only, 1
+
+# these refer to what is taken and have nothing to say about the new code
+	.section "___ksymtab_gpl+changed", "a", @progbits
+	.long changed - .
+	.section .ibt_endbr_seal, "a", @progbits
+	.long changed - .
+	.section .ref.data, "aw", @progbits
+	.quad .text.static_changed
+	.section __bpf_raw_tp_map, "aw", @progbits
+	.quad .text.static_changed
+	.section .debug_something, "", @progbits
+	.quad changed
