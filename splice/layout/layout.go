@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package layout compares what two objects, or an object and a kernel, believe
+// about data: sizes, member offsets, bit fields, enum values, array lengths.
+package layout
+
+import "io"
+
+// Types is a set of named types with their layouts, anonymous members flattened.
+// A name can have several: private types of different units may share one.
+type Types struct {
+	byName map[string][]Type // key: "struct foo", "union foo", "enum foo", "typedef foo"
+}
+
+// Type is the layout of one type in a form that both sources share: typedefs and
+// qualifiers are followed to what they stand for, and several dimensions of an
+// array are one, because BTF has no more than that.
+type Type struct {
+	Size int64 // bytes
+	// Members is, for structs and unions, a line for each member: bit offset,
+	// width if it is a bit field else 0, name, type; for enums a line for each
+	// value, sorted by name; for typedefs what they stand for.
+	Members string
+
+	// BTF before Linux 6.0 keeps 32 bits of the values of 64-bit enums.
+	low    string // as Members with the low 32 bits
+	narrow bool   // there are no more than those
+}
+
+// FromDWARF reads the types that a relocatable object with debug information
+// uses (DWARF 4 or 5, see dwarfstd.org). Types that are only declared are left
+// out. Errors about the contents wrap ErrFormat.
+func FromDWARF(r io.ReaderAt) (*Types, error) { return fromDWARF(r) }
+
+// FromBTF reads the types of a kernel image: its .BTF section, or
+// /sys/kernel/btf/vmlinux (Documentation/bpf/btf.rst). Errors about the contents
+// wrap ErrFormat.
+func FromBTF(btf []byte) (*Types, error) { return fromBTF(btf) }
+
+// Difference is one type that two sides see differently.
+type Difference struct {
+	Type   string // "struct ext4_buddy"
+	Detail string // "size 56 became 64", "member bd_bitmap moved from 8 to 16"
+}
+
+// Compare returns the named types that are in both and differ, sorted by name.
+// Where a name has several layouts, each of a must be among those of b.
+func Compare(a, b *Types) []Difference { return compareTypes(a, b) }
