@@ -86,5 +86,9 @@ type File struct {
 // Write writes f, filling Manifest.Format, ID, and the modules' digests and sizes.
 func Write(w io.Writer, f *File) error { return write(w, f) }
 
+// Seal fills what Write fills, for those who want to know a splice's ID before it
+// is written.
+func (m *Manifest) Seal(payload map[string][]byte) error { return m.seal(payload) }
+
 // Read reads and verifies a splice: format, digests, ID, limits. Errors name what is wrong.
 func Read(r io.Reader) (*File, error) { return read(r) }

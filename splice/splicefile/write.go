@@ -30,26 +30,9 @@ var fixedTime = time.Unix(946684800, 0).UTC() // 2000-01-01
 
 func write(w io.Writer, f *File) error {
 	m := &f.Manifest
-	m.Format = Format
-	if len(m.Modules) != len(f.Payload) {
-		return fmt.Errorf("writing a splice: the manifest names %d modules, there are %d", len(m.Modules), len(f.Payload))
-	}
-	for i := range m.Modules {
-		mod := &m.Modules[i]
-		data, ok := f.Payload[mod.Name]
-		if !ok {
-			return fmt.Errorf("writing a splice: no bytes of module %q", mod.Name)
-		}
-		mod.SHA256, mod.Size = digest(data), int64(len(data))
-	}
-	if err := m.check(); err != nil {
+	if err := m.seal(f.Payload); err != nil {
 		return fmt.Errorf("writing a splice: %w", err)
 	}
-	id, err := m.digest()
-	if err != nil {
-		return fmt.Errorf("writing a splice: %w", err)
-	}
-	m.ID = id
 	text, err := m.encode()
 	if err != nil {
 		return fmt.Errorf("writing a splice: %w", err)
@@ -71,6 +54,28 @@ func write(w io.Writer, f *File) error {
 		return fmt.Errorf("writing a splice: %w", err)
 	}
 	return nil
+}
+
+// seal fills in what follows from the rest.
+func (m *Manifest) seal(payload map[string][]byte) error {
+	m.Format = Format
+	if len(m.Modules) != len(payload) {
+		return fmt.Errorf("the manifest names %d modules, there are %d", len(m.Modules), len(payload))
+	}
+	for i := range m.Modules {
+		mod := &m.Modules[i]
+		data, ok := payload[mod.Name]
+		if !ok {
+			return fmt.Errorf("no bytes of module %q", mod.Name)
+		}
+		mod.SHA256, mod.Size = digest(data), int64(len(data))
+	}
+	if err := m.check(); err != nil {
+		return err
+	}
+	id, err := m.digest()
+	m.ID = id
+	return err
 }
 
 func member(tw *tar.Writer, name string, data []byte) error {

@@ -1,0 +1,307 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package build
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/upsplice/upsplice/splice/compile"
+	"github.com/upsplice/upsplice/splice/kbuild"
+	"github.com/upsplice/upsplice/splice/kimage"
+	"github.com/upsplice/upsplice/splice/layout"
+	"github.com/upsplice/upsplice/splice/match"
+	"github.com/upsplice/upsplice/splice/objdiff"
+	"github.com/upsplice/upsplice/splice/object"
+	"github.com/upsplice/upsplice/splice/splicefile"
+)
+
+// candidate is a changed unit on its way to a verdict.
+type candidate struct {
+	pair
+	reasons []splicefile.Reason // why it cannot go live
+
+	preObject, postObject *compile.Object
+	pre, post             *object.Object // the compiled objects; they shadow pair's units
+	diff                  *objdiff.Result
+	found                 *match.Report // pre in the running kernel's image
+	postMatch             splicefile.Check
+}
+
+func (c *candidate) refuse(code, what, detail string) {
+	r := splicefile.Reason{Code: code, What: what, Detail: detail}
+	if !slices.Contains(c.reasons, r) {
+		c.reasons = append(c.reasons, r)
+	}
+}
+
+// screen refuses what can be told without compiling.
+func (c *candidate) screen(includes map[string]string) {
+	if line := c.line(); line != "" {
+		c.refuse("flags", c.object, line)
+		return
+	}
+	switch c.pair.pre.Target {
+	case kbuild.Vmlinux:
+	case kbuild.Elsewhere:
+		c.refuse("init", c.object, "boot code, vDSO or the like: not a part of the running kernel that can be redirected")
+	default:
+		c.refuse("module", c.pair.pre.Target, "modules are not put live yet")
+	}
+	if f := includes[c.object]; f != "" {
+		c.refuse("header", f, "includes a source that changed")
+	}
+}
+
+// headers refuses a unit that was compiled from a changed header.
+func (c *candidate) headers(changed map[string]bool) {
+	for _, o := range []*compile.Object{c.preObject, c.postObject} {
+		for _, d := range o.Deps {
+			if changed[d] {
+				c.refuse("header", d, "compiled from a header that changed")
+			}
+		}
+	}
+}
+
+// compare diffs the two objects. It is false for a unit without any difference.
+func (c *candidate) compare() (bool, error) {
+	var err error
+	if c.pre, err = readObject(c.preObject.Path); err != nil {
+		return false, err
+	}
+	if c.post, err = readObject(c.postObject.Path); err != nil {
+		return false, err
+	}
+	c.diff, err = objdiff.Compare(c.pre, c.post)
+	if err != nil {
+		c.refuse("section", c.object, err.Error())
+		return true, nil
+	}
+	for _, r := range c.diff.Refusals {
+		what := r.Symbol
+		if what == "" {
+			what = r.Section
+		}
+		c.refuse(refusalCode(r.Reason), what, r.Reason)
+	}
+	return c.diff.Outcome != objdiff.Unchanged || len(c.reasons) > 0, nil
+}
+
+// refusalCode maps what package objdiff says to the stable codes.
+func refusalCode(reason string) string {
+	switch {
+	case strings.HasPrefix(reason, "init:"):
+		return "init"
+	case strings.HasPrefix(reason, "no fentry"):
+		return "no-fentry"
+	case strings.HasPrefix(reason, "existing data changed"):
+		return "data"
+	}
+	return "section"
+}
+
+// layouts refuses a unit whose two sides, or whose pre side and the running
+// kernel, disagree about a type.
+func (c *candidate) layouts(running *layout.Types) error {
+	pre, err := typesOf(c.preObject.Path)
+	if err != nil {
+		return err
+	}
+	post, err := typesOf(c.postObject.Path)
+	if err != nil {
+		return err
+	}
+	for _, d := range layout.Compare(pre, post) {
+		c.refuse("layout", d.Type, d.Detail)
+	}
+	if running == nil {
+		return nil
+	}
+	for _, d := range layout.Compare(running, pre) {
+		c.refuse("layout", d.Type, "as compiled it is not that of the running kernel: "+d.Detail)
+	}
+	return nil
+}
+
+func typesOf(path string) (*layout.Types, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	t, err := layout.FromDWARF(f)
+	if err != nil {
+		return nil, fmt.Errorf("reading the types of %s: %w", path, err)
+	}
+	return t, nil
+}
+
+func readObject(path string) (*object.Object, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	o, err := object.Read(f, st.Size())
+	if err != nil {
+		return nil, fmt.Errorf("reading %s: %w", path, err)
+	}
+	return o, nil
+}
+
+// replaced are the changed functions that are redirected, by the symbol of post.
+// Parts that the compiler split off go along with their function instead.
+func (c *candidate) replaced(f objdiff.Change) bool {
+	return f.Kind == objdiff.KindChanged && f.Fentry && !strings.HasSuffix(f.Name, ".cold")
+}
+
+// matchPre finds the functions to be replaced, and all that the new code refers
+// to, in the running kernel's image.
+func (c *candidate) matchPre(img *kimage.Image) error {
+	must := make(map[*object.Symbol]bool)
+	for _, f := range c.diff.Functions {
+		if f.Pre != nil && f.Post != nil {
+			must[f.Pre] = true
+		}
+	}
+	for _, s := range c.referred() {
+		if twin := c.diff.Twin[s]; twin != nil && twin.Section != nil && isFunction(twin) {
+			must[twin] = true
+		}
+	}
+	// The places of data are read out of the code that refers to them: of all
+	// functions that could be found.
+	want := make([]*object.Symbol, 0, len(must))
+	for _, f := range c.pre.Functions() {
+		if must[f] || c.helps(f) {
+			want = append(want, f)
+		}
+	}
+	var err error
+	if c.found, err = match.Functions(c.pre, img, want); err != nil {
+		return fmt.Errorf("matching %s with %s: %w", c.object, img.Release, err)
+	}
+	for _, m := range c.found.Failed {
+		for f := range must {
+			if f.Name == m.Function {
+				c.refuse("pre-mismatch", m.Function, m.Error())
+				break
+			}
+		}
+	}
+	return nil
+}
+
+// helps says that a function of pre refers to a datum that the new code needs.
+func (c *candidate) helps(f *object.Symbol) bool {
+	need := make(map[*object.Symbol]bool)
+	for _, s := range c.referred() {
+		if twin := c.diff.Twin[s]; twin != nil && !isFunction(twin) {
+			need[twin] = true
+		}
+	}
+	if len(need) == 0 {
+		return false
+	}
+	for _, s := range references(c.pre, f) {
+		if need[s] {
+			return true
+		}
+	}
+	return false
+}
+
+// matchPost checks the new code against the new kernel's image: it proves that
+// source, configuration, compiler and options reproduce what the vendor ships.
+func (c *candidate) matchPost(img *kimage.Image) error {
+	var want []*object.Symbol
+	for _, f := range c.diff.Functions {
+		if f.Post != nil {
+			want = append(want, f.Post)
+		}
+	}
+	r, err := match.Functions(c.post, img, want)
+	if err != nil {
+		return fmt.Errorf("matching %s with %s: %w", c.object, img.Release, err)
+	}
+	for _, f := range want {
+		c.postMatch.Total++
+		if _, ok := r.Found[f]; ok {
+			c.postMatch.Matched++
+		}
+	}
+	wanted := make(map[string]bool)
+	for _, f := range want {
+		wanted[f.Name] = true
+	}
+	for _, m := range r.Failed {
+		if wanted[m.Function] {
+			c.refuse("post-mismatch", m.Function, m.Error())
+		}
+	}
+	return nil
+}
+
+// referred are the symbols that the new code refers to.
+func (c *candidate) referred() []*object.Symbol {
+	var list []*object.Symbol
+	for _, f := range c.diff.Functions {
+		if f.Post != nil {
+			list = append(list, references(c.post, f.Post)...)
+		}
+	}
+	return list
+}
+
+// references are the symbols that a function's relocations name. Those of a
+// section stand for all symbols in it.
+func references(o *object.Object, f *object.Symbol) []*object.Symbol {
+	if f.Section == nil {
+		return nil
+	}
+	var list []*object.Symbol
+	for _, r := range f.Section.Relocs {
+		if r.Offset < f.Value || r.Offset >= f.Value+f.Size || r.Symbol == nil {
+			continue
+		}
+		if r.Symbol.Section == nil || r.Symbol.Name != "" && r.Symbol.Name != r.Symbol.Section.Name {
+			list = append(list, r.Symbol)
+			continue
+		}
+		for _, s := range o.Symbols {
+			if s.Section == r.Symbol.Section && s != r.Symbol {
+				list = append(list, s)
+			}
+		}
+	}
+	return list
+}
+
+func isFunction(s *object.Symbol) bool { return s.Type == sttFunc }
+
+// failures maps the objects that did not compile to why, and returns any other error.
+func failures(err error) (map[string]*compile.Error, error) {
+	failed := make(map[string]*compile.Error)
+	var list []error
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		list = joined.Unwrap()
+	} else if err != nil {
+		list = []error{err}
+	}
+	for _, e := range list {
+		var ce *compile.Error
+		if !errors.As(e, &ce) || ce.Unit == "" || fatal(e) {
+			return nil, e
+		}
+		failed[ce.Unit] = ce
+	}
+	return failed, nil
+}

@@ -1,0 +1,179 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package build
+
+import (
+	"cmp"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+
+	"github.com/upsplice/upsplice/splice/kimage"
+	"github.com/upsplice/upsplice/splice/livepatch"
+	"github.com/upsplice/upsplice/splice/match"
+	"github.com/upsplice/upsplice/splice/objdiff"
+	"github.com/upsplice/upsplice/splice/splicefile"
+)
+
+// draftName is as long as the name that the module gets once its contents, which
+// the name is made from, are known.
+const draftName = "upsplice_000000000000"
+
+// module writes the module of all live groups. A unit that the writer refuses
+// defers its group; then the rest is tried again.
+func module(groups []*group, img *kimage.Image, vermagic string, from, to splicefile.Kernel) (name string, data []byte, err error) {
+	for {
+		in := livepatch.Input{Name: draftName, Target: "vmlinux", Vermagic: vermagic, Image: img, Replace: true, Units: liveUnits(groups, img)}
+		if len(in.Units) == 0 {
+			return "", nil, nil
+		}
+		draft, err := livepatch.Write(in)
+		var unsupported *livepatch.UnsupportedError
+		if errors.As(err, &unsupported) {
+			if !deferUnit(groups, unsupported) {
+				return "", nil, err
+			}
+			continue
+		}
+		if err != nil {
+			return "", nil, err
+		}
+		h := sha256.New()
+		json.NewEncoder(h).Encode([]any{from, to})
+		h.Write(draft)
+		in.Name = "upsplice_" + hex.EncodeToString(h.Sum(nil)[:6])
+		data, err = livepatch.Write(in)
+		return in.Name, data, err
+	}
+}
+
+// deferUnit gives the group of a refused unit the reason; false if it is of none.
+func deferUnit(groups []*group, e *livepatch.UnsupportedError) bool {
+	for _, g := range groups {
+		for _, c := range g.members {
+			if c.object == e.Unit && g.live() {
+				what := cmp.Or(e.Symbol, e.Section, e.Unit)
+				code := "section"
+				if e.Err != nil {
+					code = "pre-mismatch" // something that the new code refers to was not found
+				}
+				g.reasons = append(g.reasons, splicefile.Reason{Code: code, What: what, Detail: e.Error()})
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func liveUnits(groups []*group, img *kimage.Image) []livepatch.Unit {
+	added := make(map[string]bool)
+	var members []*candidate
+	for _, g := range groups {
+		if !g.live() {
+			continue
+		}
+		for _, c := range g.members {
+			members = append(members, c)
+			for _, list := range [][]objdiff.Change{c.diff.Functions, c.diff.Data} {
+				for _, f := range list {
+					if f.Kind == objdiff.KindNew && f.Post.Bind != stbLocal {
+						added[f.Name] = true
+					}
+				}
+			}
+		}
+	}
+	slices.SortFunc(members, func(a, b *candidate) int { return cmp.Compare(a.object, b.object) })
+	var units []livepatch.Unit
+	for _, c := range members {
+		r := &resolver{candidate: c, img: img, added: added}
+		u := livepatch.Unit{Name: c.object, Post: c.post, Resolve: r.resolve}
+		for _, f := range c.diff.Functions {
+			if f.Post == nil {
+				continue
+			}
+			lf := livepatch.Function{Post: f.Post}
+			if c.replaced(f) {
+				old := c.found.Found[f.Pre]
+				lf.OldName = old.Name
+				if !old.Unique {
+					lf.OldSympos = old.Sympos
+				}
+			}
+			u.Functions = append(u.Functions, lf)
+		}
+		units = append(units, u)
+	}
+	return units
+}
+
+// fill writes what goes live into the manifest.
+func fill(m *splicefile.Manifest, groups []*group, img *kimage.Image) {
+	m.Functions, m.Expect = []splicefile.Function{}, []match.Expectation{}
+	for _, g := range groups {
+		if !g.live() {
+			continue
+		}
+		for _, c := range g.members {
+			m.PostMatch.Matched += c.postMatch.Matched
+			m.PostMatch.Total += c.postMatch.Total
+			for _, f := range c.diff.Functions {
+				switch {
+				case f.Post == nil:
+				case c.replaced(f):
+					old := c.found.Found[f.Pre]
+					m.Functions = append(m.Functions, splicefile.Function{Name: old.Name, Sympos: old.Sympos, Unit: c.object, Kind: string(objdiff.KindChanged)})
+				default:
+					m.Functions = append(m.Functions, splicefile.Function{Name: f.Name, Unit: c.object, Kind: string(objdiff.KindNew)})
+				}
+			}
+			m.Expect = append(m.Expect, match.Expect(img, c.pre, c.expected())...)
+		}
+	}
+	slices.SortFunc(m.Functions, func(a, b splicefile.Function) int {
+		return cmp.Or(cmp.Compare(a.Unit, b.Unit), cmp.Compare(a.Name, b.Name), cmp.Compare(a.Sympos, b.Sympos))
+	})
+	slices.SortFunc(m.Expect, func(a, b match.Expectation) int { return cmp.Compare(a.Addr, b.Addr) })
+	m.Expect = slices.CompactFunc(m.Expect, func(a, b match.Expectation) bool { return a.Addr == b.Addr })
+}
+
+// expected are the functions that live memory is compared with before anything is
+// loaded: those to be replaced and those of the unit that the new code calls.
+func (c *candidate) expected() []match.Found {
+	var list []match.Found
+	for _, f := range c.diff.Functions {
+		if found, ok := c.found.Found[f.Pre]; ok && f.Pre != nil {
+			list = append(list, found)
+		}
+	}
+	for _, s := range c.referred() {
+		if twin := c.diff.Twin[s]; twin != nil {
+			if found, ok := c.found.Found[twin]; ok {
+				list = append(list, found)
+			}
+		}
+	}
+	slices.SortFunc(list, func(a, b match.Found) int { return cmp.Compare(a.Addr, b.Addr) })
+	return slices.CompactFunc(list, func(a, b match.Found) bool { return a.Addr == b.Addr })
+}
+
+func vermagicOf(path string) (string, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return "", fmt.Errorf("needing any module of the running kernel: %w", err)
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		return "", err
+	}
+	v, err := livepatch.Vermagic(f, st.Size())
+	if err != nil {
+		return "", fmt.Errorf("reading %s: %w", path, err)
+	}
+	return v, nil
+}

@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package build makes a splice from two source archives: delta, units, compile
+// pre and post, diff, group, match, module. It never touches the running system
+// and needs no root.
+package build
+
+import (
+	"context"
+
+	"github.com/upsplice/upsplice/splice/splicefile"
+)
+
+// Kernel is one side of the update with all that is at hand for it.
+type Kernel struct {
+	splicefile.Kernel
+	SourceArchive string // linux-source-X.tar.xz
+	Headers       string // unpacked, see kbuild.Materials
+	Kbuild        string
+	CC            string
+	Image         string // vmlinuz
+	Module        string // any .ko of this kernel, for its vermagic
+}
+
+// Event is one step of progress. Done and Total count Unit; Total 0 means unknown.
+type Event struct {
+	Stage string // "delta", "units", "compile", "diff", "match", "module"
+	Text  string
+	Done  int64
+	Total int64
+}
+
+// Request of Run.
+type Request struct {
+	From, To Kernel
+	Cache    string // directory owned by the building user
+	Jobs     int
+	Progress func(Event) // may be nil; never called concurrently
+}
+
+// Result of Run. File is nil if nothing goes live: Groups then says why.
+type Result struct {
+	File   *splicefile.File
+	Groups []splicefile.Group
+	Files  int // changed files of the delta
+	Hunks  int
+	Units  int // changed units that this configuration builds
+	Stages []Timing
+}
+
+// Timing is the cost of one stage.
+type Timing struct {
+	Stage   string
+	Seconds float64
+}
+
+// RefusedError is the error of Run and Prepare when a safety check said no for the
+// whole update: the image is not that of the kernel, no pre object matches it.
+type RefusedError struct {
+	Check string // name of the check, for people and programs
+	Err   error
+}
+
+func (e *RefusedError) Error() string { return e.Err.Error() }
+
+// Unwrap returns the cause.
+func (e *RefusedError) Unwrap() error { return e.Err }
+
+// Run builds the splice that makes From's running code that of To.
+func Run(ctx context.Context, req Request) (*Result, error) { return run(ctx, req) }
+
+// Prepare does everything that needs only the running kernel: tree, output
+// directory, unit list, image. It is safe to interrupt and to repeat.
+func Prepare(ctx context.Context, k Kernel, cache string, progress func(Event)) error {
+	return prepare(ctx, k, cache, progress)
+}
