@@ -57,7 +57,7 @@ control)
 	sleep 2
 	say control-begin
 	drop_caches 40
-	say control-survived
+	say control-end
 	;;
 main)
 	say running "$(uname -r)"
@@ -96,6 +96,8 @@ main)
 	load_stop
 	dmesg | grep -E 'WARNING|BUG|Oops|Call Trace|protection fault|hung task' | while read -r line; do say kernel-log "$line"; done
 
+	say kernel-log-read "$(dmesg | wc -l) lines"
+
 	upsplice undo
 	say undo-status $?
 	say undone-patches "$(ls /sys/kernel/livepatch | wc -l)"
@@ -108,8 +110,8 @@ main)
 		load_start
 		sleep 1
 		say undone-begin
-		drop_caches 60
-		say undone-survived
+		drop_caches 40
+		say undone-end
 	fi
 	;;
 esac

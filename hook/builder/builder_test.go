@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package builder
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/upsplice/upsplice/hook/outcome"
+	"github.com/upsplice/upsplice/hook/progress"
+	"github.com/upsplice/upsplice/splice/build"
+)
+
+// program writes a script that stands for the build process.
+func program(t *testing.T, script string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "program")
+	if err := os.WriteFile(path, []byte("#!/bin/sh\n"+script), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func TestBuildUnderstandsItsProcess(t *testing.T) {
+	for _, c := range []struct {
+		name, script string
+		want         outcome.Outcome
+		text         string
+	}{
+		{"result", `echo '{"event":{"Stage":"compile","Done":1,"Total":2}}'; echo '{"result":{"file":"/x.splice","groups":[]}}'`, outcome.Done, ""},
+		{"refused", `echo '{"refused":"run-pre matching","error":"ext4_x differs at 0x10"}'`, outcome.Refused, "run-pre matching"},
+		{"failed", `echo '{"error":"no space left on device"}'`, outcome.Failed, "no space left"},
+		{"garbage", `echo garbage`, outcome.Failed, "build process"},
+		{"nothing", `true`, outcome.Failed, "no result"},
+		{"died", `echo "panic: oh" >&2; exit 2`, outcome.Failed, "panic: oh"},
+		{"killed", `kill -9 $$`, outcome.Failed, "killed"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			b := &Builder{Program: program(t, c.script)}
+			var events []progress.Event
+			built, err := b.Build(context.Background(), build.Request{Cache: t.TempDir()}, progress.SinkFunc(func(e progress.Event) { events = append(events, e) }))
+			if outcome.Of(err) != c.want || c.text != "" && !strings.Contains(err.Error(), c.text) {
+				t.Errorf("Build() = %v, want %s with %q", err, c.want, c.text)
+			}
+			if c.want == outcome.Done && (built.File != "/x.splice" || len(events) != 1 || events[0].Stage != "compile") {
+				t.Errorf("Build() = %+v, events %+v", built, events)
+			}
+		})
+	}
+}
+
+func TestBuildEndsWithItsContext(t *testing.T) {
+	ctx, cancel := context.WithTimeout(context.Background(), 200*time.Millisecond)
+	defer cancel()
+	start := time.Now()
+	b := &Builder{Program: program(t, "exec sleep 60")}
+	_, err := b.Build(ctx, build.Request{}, progress.SinkFunc(func(progress.Event) {}))
+	if !errors.Is(err, context.DeadlineExceeded) || time.Since(start) > 20*time.Second {
+		t.Errorf("Build() = %v after %s", err, time.Since(start))
+	}
+}
+
+func TestServeAnswersGarbage(t *testing.T) {
+	for _, in := range []string{"", "{", `{"from":1}`, "null"} {
+		var out bytes.Buffer
+		if err := Serve(context.Background(), strings.NewReader(in), &out); err != nil || !strings.Contains(out.String(), `"error"`) {
+			t.Errorf("Serve(%q) = %v, %s", in, err, out.String())
+		}
+	}
+}

@@ -1,0 +1,494 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"text/tabwriter"
+
+	"github.com/google/renameio/v2"
+	"github.com/spf13/cobra"
+
+	"github.com/upsplice/upsplice/hook/config"
+	"github.com/upsplice/upsplice/hook/journal"
+	"github.com/upsplice/upsplice/hook/live"
+	"github.com/upsplice/upsplice/hook/outcome"
+	"github.com/upsplice/upsplice/hook/pipeline"
+	"github.com/upsplice/upsplice/splice/splicefile"
+)
+
+func (a *app) planCommand() *cobra.Command {
+	var asJSON bool
+	var out string
+	c := &cobra.Command{
+		Use:   "plan [[FROM] TO]",
+		Short: "Say what an update would put live, without doing it",
+		Long:  "plan builds the splice from the kernel release FROM (default: the running one) to TO\n(default: the newest of its flavour) and says what would be live and what would not.",
+		Args:  cobra.MaximumNArgs(2),
+		RunE: func(c *cobra.Command, args []string) error {
+			from, to := "", ""
+			switch len(args) {
+			case 1:
+				to = args[0]
+			case 2:
+				from, to = args[0], args[1]
+			}
+			return a.create(c.Context(), from, to, out, asJSON)
+		},
+	}
+	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return c
+}
+
+func (a *app) createCommand() *cobra.Command {
+	var from, to, out string
+	var asJSON bool
+	c := &cobra.Command{
+		Use:   "create -o FILE",
+		Short: "Build a splice and write it to a file",
+		Args:  cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			if out == "" {
+				return &outcome.Error{Outcome: outcome.Usage, What: "reading the command line", Err: errors.New("-o FILE is missing")}
+			}
+			return a.create(c.Context(), from, to, out, asJSON)
+		},
+	}
+	c.Flags().StringVar(&from, "from", "", "kernel `release` to start from (default: the running one)")
+	c.Flags().StringVar(&to, "to", "", "kernel `release` to lead to (default: the newest of the flavour)")
+	c.Flags().StringVarP(&out, "output", "o", "", "the .splice `file` to write")
+	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return c
+}
+
+// planned is what plan and create print.
+type planned struct {
+	Outcome outcome.Outcome    `json:"outcome"`
+	From    splicefile.Kernel  `json:"from"`
+	To      splicefile.Kernel  `json:"to"`
+	ID      string             `json:"id,omitempty"`
+	CVEs    []string           `json:"cves,omitempty"`
+	Files   int                `json:"files"`
+	Hunks   int                `json:"hunks"`
+	Units   int                `json:"units"`
+	Groups  []splicefile.Group `json:"groups"`
+	Seconds map[string]float64 `json:"seconds"`
+}
+
+func (a *app) create(ctx context.Context, from, to, out string, asJSON bool) error {
+	r := a.renderer()
+	defer r.Close()
+	p, err := a.pipeline(r)
+	if err != nil {
+		return err
+	}
+	step, err := p.Find(ctx, from, to)
+	if err != nil {
+		return err
+	}
+	built, err := p.Make(ctx, &step)
+	if err != nil {
+		return err
+	}
+	r.Close()
+	end := pipeline.BuildError(step, built)
+	v := planned{
+		Outcome: outcome.Of(end),
+		From:    splicefile.Kernel{Release: step.From.Release, Version: step.From.SourceVersion, Arch: step.From.Arch},
+		To:      splicefile.Kernel{Release: step.To.Release, Version: step.To.SourceVersion, Arch: step.To.Arch},
+		Files:   built.Files, Hunks: built.Hunks, Units: built.Units, Groups: built.Groups, Seconds: map[string]float64{},
+	}
+	for _, ch := range step.Changes {
+		v.CVEs = append(v.CVEs, ch.CVEs...)
+	}
+	for _, t := range built.Stages {
+		v.Seconds[t.Stage] = t.Seconds
+	}
+	if built.File != "" {
+		f, err := pipeline.ReadSplice(built.File)
+		if err != nil {
+			return err
+		}
+		v.ID = f.Manifest.ID
+		v.Outcome = pipeline.Outcome(f.Manifest)
+		if out != "" {
+			data, err := os.ReadFile(built.File)
+			if err == nil {
+				err = renameio.WriteFile(out, data, 0o644)
+			}
+			if err != nil {
+				return &outcome.Error{Outcome: outcome.Failed, What: "writing " + out, Err: err}
+			}
+		}
+	}
+	if asJSON {
+		if err := a.printJSON(v); err != nil {
+			return err
+		}
+		if end != nil {
+			return silent(outcome.Of(end))
+		}
+	} else {
+		a.printPlan(v)
+	}
+	if end == nil && v.Outcome == outcome.PartlyLive && out == "" {
+		return silent(outcome.PartlyLive)
+	}
+	return end
+}
+
+func (a *app) printPlan(v planned) {
+	a.printf("from        %s   %s\n", v.From.Release, v.From.Version)
+	a.printf("to          %s   %s\n", v.To.Release, v.To.Version)
+	a.printf("delta       %d files, %d hunks, %d units of this kernel\n", v.Files, v.Hunks, v.Units)
+	if len(v.CVEs) > 0 {
+		a.printf("CVEs        %d named in the changelog\n", len(v.CVEs))
+	}
+	a.printGroups(v.Groups)
+	if v.ID != "" {
+		a.printf("splice      %s\n", v.ID)
+	}
+}
+
+func (a *app) printGroups(groups []splicefile.Group) {
+	for _, g := range groups {
+		state := "deferred"
+		if g.Live {
+			state = "live"
+		}
+		for _, u := range g.Units {
+			a.printf("%-11s %s\n", state, u)
+		}
+		for _, f := range g.Functions {
+			a.printf("              %s\n", f)
+		}
+		for _, r := range g.Reasons {
+			a.printf("              %s: %s: %s\n", r.Code, r.What, r.Detail)
+		}
+	}
+}
+
+func (a *app) applyCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "apply FILE",
+		Short: "Put a .splice file live",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			return a.locked(c.Context(), func(ctx context.Context, p *pipeline.Pipeline, lock *journal.Lock) error {
+				f, err := pipeline.ReadSplice(args[0])
+				if err != nil {
+					return err
+				}
+				if _, err := p.Recover(ctx, lock); err != nil {
+					return err
+				}
+				rec, err := p.ApplySplice(ctx, lock, f)
+				if err != nil {
+					return err
+				}
+				a.printf("%s%s is live: %d functions\n", "upsplice: ", rec.ShortID, rec.LiveFunctions)
+				if rec.Outcome == outcome.PartlyLive {
+					return silent(outcome.PartlyLive)
+				}
+				return nil
+			})
+		},
+	}
+}
+
+func (a *app) undoCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "undo [ID]",
+		Short: "Take the live splice, or the one called ID, out of the kernel",
+		Args:  cobra.MaximumNArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			id := ""
+			if len(args) > 0 {
+				id = args[0]
+			}
+			return a.locked(c.Context(), func(ctx context.Context, p *pipeline.Pipeline, lock *journal.Lock) error {
+				rec, err := p.Undo(ctx, lock, id)
+				if err != nil {
+					return err
+				}
+				a.printf("upsplice: %s is undone: the kernel runs the code of %s\n", rec.ShortID, rec.From.Version)
+				return nil
+			})
+		},
+	}
+}
+
+func (a *app) showCommand() *cobra.Command {
+	var asJSON bool
+	c := &cobra.Command{
+		Use:   "show FILE|ID",
+		Short: "Show what a splice contains",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(_ *cobra.Command, args []string) error {
+			path := args[0]
+			if _, err := os.Stat(path); err != nil {
+				j, err := a.journal()
+				if err != nil {
+					return err
+				}
+				rec, err := (&pipeline.Pipeline{Journal: j}).FindRecord(j, args[0])
+				if err != nil {
+					return err
+				}
+				path = rec.File
+			}
+			f, err := pipeline.ReadSplice(path)
+			if err != nil {
+				return err
+			}
+			m := f.Manifest
+			if asJSON {
+				return a.printJSON(m)
+			}
+			a.printf("splice      %s\n", m.ID)
+			a.printf("from        %s   %s   build id %s\n", m.From.Release, m.From.Version, m.From.BuildID)
+			a.printf("to          %s   %s\n", m.To.Release, m.To.Version)
+			a.printf("compiler    %s\n", m.Compiler)
+			a.printf("vendor      %d of %d new functions are those of the shipped image\n", m.PostMatch.Matched, m.PostMatch.Total)
+			for _, mod := range m.Modules {
+				a.printf("module      %s for %s, %d bytes, sha256 %s\n", mod.Name, mod.Target, mod.Size, mod.SHA256)
+			}
+			a.printGroups(m.Groups)
+			return nil
+		},
+	}
+	c.Flags().BoolVar(&asJSON, "json", false, "print the manifest as JSON")
+	return c
+}
+
+func (a *app) unameCommand() *cobra.Command {
+	var release, version, all bool
+	c := &cobra.Command{
+		Use:   "uname",
+		Short: "Print the kernel version whose code runs",
+		Long:  "uname -r prints the release whose code runs: that of the live splice if it contains\neverything that its update changes for this kernel, else that of the booted kernel.",
+		Args:  cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			k := live.Host(0)
+			rel, ver := k.Release(), ""
+			rec, ok, err := a.liveRecord()
+			if err != nil {
+				return err
+			}
+			if ok {
+				ver = rec.From.Version
+				if rec.Outcome == outcome.Live {
+					rel, ver = rec.To.Release, rec.To.Version
+				}
+			}
+			switch {
+			case all:
+				fmt.Fprintln(a.out, rel, ver)
+			case version:
+				fmt.Fprintln(a.out, ver)
+			default:
+				fmt.Fprintln(a.out, rel)
+			}
+			return nil
+		},
+	}
+	c.Flags().BoolVarP(&release, "release", "r", true, "print the release (default)")
+	c.Flags().BoolVarP(&version, "version", "v", false, "print the version of the source package")
+	c.Flags().BoolVarP(&all, "all", "a", false, "print both")
+	return c
+}
+
+// liveRecord returns the splice that is live in this boot. The journal alone is
+// not believed: the kernel must still list its modules.
+func (a *app) liveRecord() (journal.Record, bool, error) {
+	j, err := a.journal()
+	if err != nil {
+		return journal.Record{}, false, err
+	}
+	rec, ok, err := j.Current()
+	if err != nil || !ok || rec.BootID != j.BootID() {
+		return rec, false, err
+	}
+	f, err := pipeline.ReadSplice(rec.File)
+	if err != nil {
+		return rec, false, err
+	}
+	on, err := live.Host(0).IsLive(f)
+	return rec, on, err
+}
+
+func (a *app) prepareCommand() *cobra.Command {
+	var release string
+	c := &cobra.Command{
+		Use:   "prepare",
+		Short: "Fetch and prepare what a splice of the running kernel would need",
+		Long:  "prepare fetches the running kernel's source while the archive still has it, and does in\nadvance what does not depend on the update. It runs after installation and each boot.",
+		Args:  cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			r := a.renderer()
+			defer r.Close()
+			p, err := a.pipeline(r)
+			if err != nil {
+				return err
+			}
+			return p.Prepare(c.Context(), release)
+		},
+	}
+	c.Flags().StringVar(&release, "kernel", "", "kernel `release` (default: the running one)")
+	return c
+}
+
+func (a *app) configCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:    "config",
+		Short:  "Print a configuration file with every key at its default",
+		Args:   cobra.NoArgs,
+		Hidden: true,
+		// The configuration at hand may be the broken one.
+		PersistentPreRunE: func(*cobra.Command, []string) error { return nil },
+		RunE: func(*cobra.Command, []string) error {
+			_, err := fmt.Fprint(a.out, config.Example())
+			return err
+		},
+	}
+}
+
+// status
+
+type status struct {
+	Running   journal.Kernel   `json:"running"`
+	Effective journal.Kernel   `json:"effective"`
+	Splice    *journal.Record  `json:"splice,omitempty"`
+	Run       *journal.Run     `json:"run,omitempty"`
+	Last      *journal.Result  `json:"last,omitempty"`
+	Records   []journal.Record `json:"splices"`
+}
+
+func (a *app) statusCommand() *cobra.Command {
+	var asJSON, follow, reasons, onlyLive bool
+	c := &cobra.Command{
+		Use:   "status",
+		Short: "Say what runs, what is live and what waits for the next boot",
+		Args:  cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			if follow {
+				return a.follow(c.Context())
+			}
+			s, err := a.status()
+			if err != nil {
+				return err
+			}
+			if onlyLive && s.Splice == nil {
+				return silent(outcome.NothingToDo)
+			}
+			if asJSON {
+				return a.printJSON(s)
+			}
+			a.printStatus(s, reasons)
+			return nil
+		},
+	}
+	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	c.Flags().BoolVarP(&follow, "follow", "f", false, "show the progress of the run under way until it ends")
+	c.Flags().BoolVar(&reasons, "why", false, "say why each deferred change waits")
+	c.Flags().BoolVar(&onlyLive, "live", false, "exit with \"nothing to do\" if no splice is live")
+	return c
+}
+
+func (a *app) status() (status, error) {
+	j, err := a.journal()
+	if err != nil {
+		return status{}, err
+	}
+	s := status{Running: journal.Kernel{Release: live.Host(0).Release()}}
+	s.Effective = s.Running
+	rec, ok, err := a.liveRecord()
+	if err != nil {
+		return s, err
+	}
+	if ok {
+		s.Splice, s.Running.Version = &rec, rec.From.Version
+		s.Effective = s.Running
+		if rec.Outcome == outcome.Live {
+			s.Effective = rec.To
+		}
+	}
+	if run, alive, ok, err := j.Run(); err != nil {
+		return s, err
+	} else if ok && alive {
+		s.Run = &run
+	}
+	if last, ok, err := j.Result(); err != nil {
+		return s, err
+	} else if ok {
+		s.Last = &last
+	}
+	s.Records, err = j.Records()
+	return s, err
+}
+
+func (a *app) printStatus(s status, reasons bool) {
+	if a.quiet {
+		return
+	}
+	w := tabwriter.NewWriter(a.out, 0, 0, 3, ' ', 0)
+	defer w.Flush()
+	fmt.Fprintf(w, "running\t%s\t%s\n", s.Running.Release, s.Running.Version)
+	if s.Splice == nil {
+		fmt.Fprintf(w, "effective\t%s\tno splice is live\n", s.Effective.Release)
+	} else {
+		fmt.Fprintf(w, "effective\t%s\t%d of %d fixes, %d functions\n", s.Splice.To.Release,
+			s.Splice.LiveGroups, s.Splice.LiveGroups+s.Splice.DeferredGroups, s.Splice.LiveFunctions)
+		fmt.Fprintf(w, "splice\t%s\tapplied %s\n", s.Splice.ShortID, s.Splice.AppliedAt.Local().Format("2006-01-02 15:04"))
+		if s.Splice.DeferredGroups > 0 {
+			fmt.Fprintf(w, "next boot\t%s\twould change %d more\n", s.Splice.To.Release, s.Splice.DeferredGroups)
+		}
+	}
+	if s.Run != nil {
+		fmt.Fprintf(w, "at work\t%s\tstage %s (upsplice status --follow)\n", s.Run.Update.To.Release, s.Run.Stage)
+	}
+	if s.Last != nil {
+		for i, line := range s.Last.Message {
+			head := "last run"
+			if i > 0 {
+				head = ""
+			}
+			fmt.Fprintf(w, "%s\t%s\n", head, line)
+		}
+		if reasons {
+			for _, line := range s.Last.Reasons {
+				fmt.Fprintf(w, "\t%s\n", line)
+			}
+		}
+	}
+	if reasons && s.Splice != nil {
+		var groups []splicefile.Group
+		if json.Unmarshal(s.Splice.Groups, &groups) == nil {
+			for _, line := range pipeline.Reasons(groups) {
+				fmt.Fprintf(w, "\t%s\n", line)
+			}
+		}
+	}
+}
+
+func (a *app) follow(ctx context.Context) error {
+	j, err := a.journal()
+	if err != nil {
+		return err
+	}
+	r := a.renderer()
+	defer r.Close()
+	err = j.Follow(ctx, "", r.Emit)
+	if errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
+}
+
+// logFile takes what the worker prints.
+func logFile() string { return filepath.Join("/var/log/upsplice", "worker.log") }

@@ -1,0 +1,239 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package live is the running kernel as the pipeline sees it: it joins the probes,
+// the check of live memory and the livepatch interface of kmod with what a splice
+// says.
+package live
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/upsplice/upsplice/hook/outcome"
+	"github.com/upsplice/upsplice/hook/progress"
+	"github.com/upsplice/upsplice/kmod/identity"
+	"github.com/upsplice/upsplice/kmod/kallsyms"
+	"github.com/upsplice/upsplice/kmod/kcore"
+	"github.com/upsplice/upsplice/kmod/livecheck"
+	"github.com/upsplice/upsplice/kmod/livepatch"
+	"github.com/upsplice/upsplice/kmod/probe"
+	"github.com/upsplice/upsplice/splice/splicefile"
+)
+
+// ModulePrefix is how the names of our livepatch modules begin.
+const ModulePrefix = "upsplice_"
+
+// Kernel is the running kernel.
+type Kernel struct {
+	Root     fs.FS // what probes read: proc, sys, boot
+	Patches  *livepatch.System
+	Deadline time.Duration // of a transition
+}
+
+// Host is the kernel of this machine.
+func Host(deadline time.Duration) *Kernel {
+	return &Kernel{Root: os.DirFS("/"), Patches: livepatch.Host(), Deadline: deadline}
+}
+
+// Release is what uname -r prints.
+func (k *Kernel) Release() string {
+	b, err := fs.ReadFile(k.Root, "proc/sys/kernel/osrelease")
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(b))
+}
+
+// BuildID of the running kernel.
+func (k *Kernel) BuildID() (string, error) { return identity.Kernel(k.Root) }
+
+// Ready refuses kernels that cannot take a splice, and those that do not let that
+// be known.
+func (k *Kernel) Ready() error {
+	p := probe.Run(k.Root)
+	for _, c := range []struct {
+		check string
+		f     probe.Finding
+	}{{"livepatch", p.Livepatch}, {"module signatures", p.UnsignedModule}} {
+		if c.f.Answer == probe.Yes {
+			continue
+		}
+		return &outcome.Error{Outcome: outcome.Refused, Check: c.check,
+			What: "probing the kernel " + p.Release, Err: errors.New(c.f.Detail), Remedy: c.f.Remedy}
+	}
+	return nil
+}
+
+// Check compares the running kernel with what f expects: release and build id
+// first, then, where memory is readable, the bytes of every function concerned.
+func (k *Kernel) Check(f *splicefile.File) error {
+	m := f.Manifest
+	refuse := func(check, what string, err error) error {
+		return &outcome.Error{Outcome: outcome.Refused, Check: check, What: what, Err: err}
+	}
+	if r := k.Release(); m.From.Release != r {
+		return refuse("release", "comparing the splice with the running kernel",
+			fmt.Errorf("it is for %s, and %s runs", m.From.Release, r))
+	}
+	id, err := k.BuildID()
+	if err != nil {
+		return refuse("build id", "reading the build id of the running kernel", err)
+	}
+	if m.From.BuildID != id {
+		return refuse("build id", "comparing the splice with the running kernel",
+			fmt.Errorf("it is for the build %s, and %s runs", m.From.BuildID, id))
+	}
+	others, err := k.Patches.List()
+	if err != nil {
+		return refuse("livepatches", "listing livepatches", err)
+	}
+	for _, o := range others {
+		if o.Transition {
+			return refuse("livepatches", "looking for other livepatches", fmt.Errorf("%s is in transition", o.Name))
+		}
+		// A replacing livepatch would take a stranger's with it.
+		if o.Enabled && !strings.HasPrefix(o.Name, ModulePrefix) {
+			return refuse("livepatches", "looking for other livepatches",
+				fmt.Errorf("%s, which is not ours, is in force and would be replaced", o.Name))
+		}
+	}
+	return k.memory(m)
+}
+
+// memory is the run-pre check against live memory. A kernel that hides its memory
+// (lockdown) is identified by its build id alone.
+func (k *Kernel) memory(m splicefile.Manifest) error {
+	if len(m.Expect) == 0 {
+		return &outcome.Error{Outcome: outcome.Refused, Check: "live memory", What: "checking live memory",
+			Err: errors.New("the splice does not say what to expect"), Remedy: "build the splice again"}
+	}
+	core, err := kcore.Open(k.Root)
+	var denied *kcore.AccessError
+	if errors.As(err, &denied) || errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return &outcome.Error{Outcome: outcome.Refused, Check: "live memory", What: "opening /proc/kcore", Err: err}
+	}
+	defer core.Close()
+	table, err := kallsyms.Open(k.Root)
+	if err != nil {
+		return &outcome.Error{Outcome: outcome.Refused, Check: "live memory", What: "reading /proc/kallsyms", Err: err}
+	}
+	exp := make([]livecheck.Expectation, len(m.Expect))
+	for i, e := range m.Expect {
+		exp[i] = livecheck.Expectation{Name: e.Name, Sympos: e.Sympos, Addr: e.Addr, Bytes: e.Bytes}
+		for _, f := range e.Fields {
+			exp[i].Fields = append(exp[i].Fields, livecheck.Field{Off: f.Off, Len: f.Len, Kind: f.Kind, Target: f.Target, Alts: f.Alts})
+		}
+	}
+	kernel, err := livecheck.NewKernel(table, core, exp)
+	if err == nil && kernel.TextStart-m.Text != kernel.Slide {
+		err = fmt.Errorf("the text has moved by %#x, the functions by %#x", kernel.TextStart-m.Text, kernel.Slide)
+	}
+	if err != nil {
+		return &outcome.Error{Outcome: outcome.Refused, Check: "live memory", What: "finding the splice's functions in memory", Err: err}
+	}
+	if err := livecheck.Check(kernel, exp); err != nil {
+		return &outcome.Error{Outcome: outcome.Refused, Check: "live memory", What: "comparing live memory with the shipped image", Err: err}
+	}
+	return nil
+}
+
+// Apply loads the modules of f one after the other. If one fails, those before it
+// are taken back: all or nothing.
+func (k *Kernel) Apply(ctx context.Context, f *splicefile.File, sink progress.Sink) error {
+	for i, mod := range f.Manifest.Modules {
+		err := k.Patches.Apply(ctx, mod.Name, f.Payload[mod.Name], k.Deadline, ticker(sink))
+		if err == nil {
+			err = k.verify(mod.Name, f.Manifest)
+		}
+		if err == nil {
+			continue
+		}
+		undoCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*k.Deadline)
+		defer cancel()
+		for j := i; j >= 0; j-- {
+			err = errors.Join(err, k.Patches.Undo(undoCtx, f.Manifest.Modules[j].Name, k.Deadline, nil))
+		}
+		return applyError(mod.Name, err)
+	}
+	return nil
+}
+
+func applyError(module string, err error) error {
+	var refused *livepatch.RefusedError
+	if errors.As(err, &refused) {
+		return &outcome.Error{Outcome: outcome.Refused, Check: "loading", What: "loading " + module, Err: err}
+	}
+	var stalled *livepatch.StalledError
+	if errors.As(err, &stalled) {
+		return &outcome.Error{Outcome: outcome.Refused, Check: "transition", What: "switching all tasks to the new code", Err: err}
+	}
+	return &outcome.Error{Outcome: outcome.Failed, What: "applying " + module, Err: err}
+}
+
+// verify asks the kernel whether each function of the splice is redirected.
+func (k *Kernel) verify(module string, m splicefile.Manifest) error {
+	for _, fn := range m.Functions {
+		if fn.Kind != "changed" {
+			continue
+		}
+		pos := max(fn.Sympos, 1)
+		path := fmt.Sprintf("sys/kernel/livepatch/%s/vmlinux/%s,%d", module, fn.Name, pos)
+		if _, err := fs.Stat(k.Root, path); err != nil {
+			return fmt.Errorf("verifying that %s is redirected: %w", fn.Name, err)
+		}
+	}
+	return nil
+}
+
+// Undo takes the modules of f out.
+func (k *Kernel) Undo(ctx context.Context, f *splicefile.File, sink progress.Sink) error {
+	for i := len(f.Manifest.Modules) - 1; i >= 0; i-- {
+		name := f.Manifest.Modules[i].Name
+		if err := k.Patches.Undo(ctx, name, k.Deadline, ticker(sink)); err != nil {
+			return applyError(name, err)
+		}
+	}
+	return nil
+}
+
+// IsLive tells whether all modules of f are enabled and in no transition.
+func (k *Kernel) IsLive(f *splicefile.File) (bool, error) {
+	states, err := k.Patches.List()
+	if err != nil {
+		return false, err
+	}
+	on := map[string]bool{}
+	for _, s := range states {
+		on[s.Name] = s.Enabled && !s.Transition
+	}
+	for _, mod := range f.Manifest.Modules {
+		if !on[mod.Name] {
+			return false, nil
+		}
+	}
+	return true, nil
+}
+
+// Reap removes modules of ours that have been replaced.
+func (k *Kernel) Reap() error { return k.Patches.Reap(ModulePrefix) }
+
+// ticker shows how many tasks have still to switch.
+func ticker(sink progress.Sink) func(int) {
+	if sink == nil {
+		return nil
+	}
+	first := 0
+	return func(tasks int) {
+		first = max(first, tasks)
+		sink.Emit(progress.Event{Kind: progress.Tick, Stage: "apply", Text: "switching tasks",
+			Done: int64(first - tasks), Total: int64(first), Unit: "tasks"})
+	}
+}

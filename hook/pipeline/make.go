@@ -1,0 +1,181 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/upsplice/upsplice/hook/outcome"
+	"github.com/upsplice/upsplice/hook/progress"
+	"github.com/upsplice/upsplice/plugins/backend"
+	"github.com/upsplice/upsplice/splice/build"
+	"github.com/upsplice/upsplice/splice/splicefile"
+)
+
+// Step is the pair of kernels that a splice leads between.
+type Step struct {
+	From, To backend.Kernel
+	Changes  []backend.Change // of the changelog, if the backend knows
+}
+
+// Find completes a step from releases: an empty from is the running kernel, an
+// empty to the newest one of its flavour that is installed or offered.
+func (p *Pipeline) Find(ctx context.Context, from, to string) (Step, error) {
+	b, err := p.Open(ctx)
+	if err != nil {
+		return Step{}, err
+	}
+	defer b.Close()
+	if from == "" {
+		from = p.Kernel.Release()
+	}
+	var s Step
+	if s.From, err = find(ctx, b, from, ""); err != nil {
+		return Step{}, err
+	}
+	if to != "" {
+		if s.To, err = find(ctx, b, to, s.From.Flavour); err != nil {
+			return Step{}, err
+		}
+		return s, nil
+	}
+	offered, err := b.Available(ctx, s.From.Flavour)
+	if err != nil {
+		return Step{}, failed("listing the kernels of flavour "+s.From.Flavour, err)
+	}
+	next, ok, err := newest(ctx, b, s.From, offered)
+	if err != nil {
+		return Step{}, err
+	}
+	if !ok {
+		return Step{}, &outcome.Error{Outcome: outcome.NothingToDo,
+			What: "looking for a kernel newer than " + s.From.Release, Err: errors.New("there is none")}
+	}
+	s.To = next
+	return s, nil
+}
+
+func find(ctx context.Context, b Backend, release, flavour string) (backend.Kernel, error) {
+	k, err := b.Installed(ctx, release)
+	if err == nil || !errors.Is(err, &backend.Error{Kind: backend.NotFound}) {
+		return k, err
+	}
+	if flavour == "" {
+		// The packages of a transaction are named after releases; so is this one.
+		return k, failed("looking for kernel "+release, err)
+	}
+	offered, listErr := b.Available(ctx, flavour)
+	if listErr != nil {
+		return k, failed("looking for kernel "+release, listErr)
+	}
+	for _, k := range offered {
+		if k.Release == release {
+			return k, nil
+		}
+	}
+	return k, failed("looking for kernel "+release, err)
+}
+
+// Make fetches what the step needs and builds its splice. It touches neither the
+// journal nor the kernel.
+func (p *Pipeline) Make(ctx context.Context, s *Step) (Built, error) {
+	b, err := p.Open(ctx)
+	if err != nil {
+		return Built{}, err
+	}
+	defer b.Close()
+	return p.make(ctx, b, s)
+}
+
+func (p *Pipeline) make(ctx context.Context, b Backend, s *Step) (Built, error) {
+	from, to, err := p.fetch(ctx, b, s)
+	if err != nil {
+		return Built{}, err
+	}
+	p.stage("build", "building the splice from %s to %s", s.From.SourceVersion, s.To.SourceVersion)
+	return p.Builder.Build(ctx, build.Request{
+		From: from, To: to, Cache: p.Config.Cache, Jobs: p.Config.Jobs,
+	}, p.Sink)
+}
+
+// fetch gets the materials of both kernels, side by side.
+func (p *Pipeline) fetch(ctx context.Context, b Backend, s *Step) (from, to build.Kernel, err error) {
+	p.stage("fetch", "fetching the sources of %s and %s", s.From.SourceVersion, s.To.SourceVersion)
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() (err error) {
+		from, err = p.materials(ctx, b, s.From, backend.WantSource, backend.WantHeaders, backend.WantImage)
+		return err
+	})
+	g.Go(func() (err error) {
+		to, err = p.materials(ctx, b, s.To, backend.WantSource, backend.WantImage)
+		return err
+	})
+	g.Go(func() error {
+		// A label for people: its absence stops nothing.
+		s.Changes, _ = b.Changes(ctx, s.From, s.To)
+		return nil
+	})
+	return from, to, g.Wait()
+}
+
+func (p *Pipeline) materials(ctx context.Context, b Backend, k backend.Kernel, want ...backend.Want) (build.Kernel, error) {
+	req := backend.FetchRequest{Kernel: k, Dir: p.downloads(k), Want: want}
+	m, err := b.Fetch(ctx, req, func(pr backend.Progress) {
+		p.Sink.Emit(progress.Event{Kind: progress.Tick, Stage: "fetch", Text: pr.Text, Done: pr.Done, Total: pr.Total, Unit: progress.Bytes})
+	})
+	if err != nil {
+		return build.Kernel{}, failed("fetching the packages of "+k.Release, err)
+	}
+	return build.Kernel{
+		Kernel:        splicefile.Kernel{Release: k.Release, Version: k.SourceVersion, Arch: k.Arch},
+		SourceArchive: m.SourceArchive, Headers: m.Headers, Kbuild: m.Kbuild, CC: m.Compiler,
+		Image: m.Image, Module: m.Module,
+	}, nil
+}
+
+// Prepare fetches and prepares what a splice of release (empty: the running
+// kernel) will need, while the archive still has it.
+func (p *Pipeline) Prepare(ctx context.Context, release string) error {
+	b, err := p.Open(ctx)
+	if err != nil {
+		return err
+	}
+	defer b.Close()
+	if release == "" {
+		release = p.Kernel.Release()
+	}
+	k, err := b.Installed(ctx, release)
+	if err != nil {
+		return failed("looking for the package of the kernel "+release, err)
+	}
+	p.stage("fetch", "fetching the source of %s", k.SourceVersion)
+	mat, err := p.materials(ctx, b, k, backend.WantSource, backend.WantHeaders, backend.WantImage)
+	if err != nil {
+		return err
+	}
+	p.stage("prepare", "preparing for updates of %s", k.Release)
+	return p.Builder.Prepare(ctx, mat, p.Config.Cache, p.Sink)
+}
+
+// ReadSplice opens and verifies a .splice file.
+func ReadSplice(path string) (*splicefile.File, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, &outcome.Error{Outcome: outcome.Failed, What: "opening the splice", Err: err}
+	}
+	defer f.Close()
+	if st, err := f.Stat(); err == nil && !st.Mode().IsRegular() {
+		return nil, &outcome.Error{Outcome: outcome.Refused, Check: "file", What: "reading " + path, Err: fmt.Errorf("it is not a regular file")}
+	}
+	s, err := splicefile.Read(f)
+	if err != nil {
+		return nil, &outcome.Error{Outcome: outcome.Refused, Check: "splice file", What: "reading " + path, Err: err,
+			Remedy: "build the splice again"}
+	}
+	return s, nil
+}
