@@ -95,7 +95,7 @@ func (im *Image) altEntries(rec record, p place) ([]altEntry, error) {
 func (im *Image) altSite(entries []altEntry, end uint64) Site {
 	s := Site{Addr: entries[0].instr, Len: int(end - entries[0].instr), Kind: SiteAlternative}
 	orig := im.at(s.Addr, s.Len)
-	if orig == nil {
+	if orig == nil || len(im.slidIn(s.Addr, s.Len)) > 0 {
 		return s
 	}
 	ordered := slices.Clone(entries)
@@ -106,6 +106,9 @@ func (im *Image) altSite(entries []altEntry, end uint64) Site {
 		states.add(b)
 	}
 	for _, e := range ordered {
+		if len(im.slidIn(e.repl, e.replLen)) > 0 {
+			return s
+		}
 		next := newByteSet()
 		off := int(e.instr - s.Addr)
 		for _, state := range states.list {

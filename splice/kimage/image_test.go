@@ -182,14 +182,14 @@ func TestSitesSayWhatTheCodeSays(t *testing.T) {
 			if s.Target != rel() || !im.hasName(s.Target, prefix("__x86_return_thunk")) {
 				bad(s, "does not lead to the return thunk")
 			}
-			if len(im.Forms(s)) < 2 {
+			if len(im.forms(s)) < 2 {
 				bad(s, "has no plain form and no other thunk")
 			}
 		case SiteRetpoline:
-			if !im.hasName(s.Target, prefix("__x86_indirect_thunk_")) || len(im.Forms(s)) == 0 {
+			if !im.hasName(s.Target, prefix("__x86_indirect_thunk_")) || len(im.forms(s)) == 0 {
 				bad(s, "does not lead to a thunk")
 			}
-			for _, f := range im.Forms(s) {
+			for _, f := range im.forms(s) {
 				if len(f) != s.Len {
 					bad(s, "has a form of another length")
 				}

@@ -112,7 +112,8 @@ type Site struct {
 
 	// Alts is for alternative every content of the range, other than that of the
 	// image, that any combination of CPU features leads to, at the site's own
-	// address (PC-relative fields recomputed) and padded to Len. Other kinds: see Forms.
+	// address (PC-relative fields recomputed) and padded to Len. It is nil if they are
+	// too many or hold addresses that move with the kernel.
 	Alts [][]byte
 }
 
@@ -165,10 +166,6 @@ func (im *Image) SitesIn(addr uint64, n int) []Site { return im.sitesIn(addr, n)
 
 // SlidIn returns the fields that start in [addr, addr+n) and depend on the KASLR slide.
 func (im *Image) SlidIn(addr uint64, n int) []Slid { return im.slidIn(addr, n) }
-
-// Forms returns the contents that the kernel may give a return or retpoline site,
-// other than that of the image and calls of thunks that it makes at run time.
-func (im *Image) Forms(s Site) [][]byte { return im.forms(s) }
 
 // SymbolAfter returns the first address above addr that a symbol has, 0 if there is none.
 func (im *Image) SymbolAfter(addr uint64) uint64 { return im.symbolAfter(addr) }

@@ -274,7 +274,7 @@ func TestReturnForms(t *testing.T) {
 	code := make([]byte, 64)
 	copy(code, rel32(0xe9, textBase, textBase+0x1000))
 	im := textImage(code)
-	got := im.Forms(Site{Addr: textBase, Len: 5, Kind: SiteReturn, Target: textBase + 0x1000})
+	got := im.forms(Site{Addr: textBase, Len: 5, Kind: SiteReturn, Target: textBase + 0x1000})
 	want := [][]byte{{0xc3, 0xcc, 0xcc, 0xcc, 0xcc}, rel32(0xe9, textBase, textBase+0x2000)}
 	if diff := cmp.Diff(want, got, sorted()); diff != "" {
 		t.Errorf("forms (-want +got):\n%s", diff)
@@ -302,7 +302,7 @@ func TestRetpolineForms(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			im := textImage(append(bytes.Clone(c.code), make([]byte, 64)...))
-			got := im.Forms(Site{Addr: textBase, Len: len(c.code), Kind: SiteRetpoline, Target: textBase + 0x3000})
+			got := im.forms(Site{Addr: textBase, Len: len(c.code), Kind: SiteRetpoline, Target: textBase + 0x3000})
 			seen := newByteSet()
 			for _, b := range got {
 				seen.add(b)
@@ -338,7 +338,7 @@ func FuzzSiteTables(f *testing.F) {
 				continue
 			}
 			for _, s := range im.Sites {
-				im.Forms(s)
+				im.forms(s)
 			}
 		}
 		im := textImage(code)

@@ -42,6 +42,8 @@ func (im *Image) readThunks() thunks {
 	return t
 }
 
+// forms returns the contents that the kernel may give a return or retpoline site,
+// other than that of the image and calls of thunks that it makes at run time.
 func (im *Image) forms(s Site) [][]byte {
 	orig := im.at(s.Addr, s.Len)
 	if orig == nil {

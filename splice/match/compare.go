@@ -5,7 +5,6 @@ package match
 import (
 	"bytes"
 	"debug/elf"
-	"fmt"
 
 	"github.com/upsplice/upsplice/splice/insn"
 	"github.com/upsplice/upsplice/splice/object"
@@ -131,6 +130,9 @@ func (m *matcher) endsAt(fn *object.Symbol, addr uint64) *difference {
 	}
 	for pos := 0; pos < len(gap); {
 		k := padding(gap[pos:])
+		if k == 0 && m.overriddenAt(fn, end+uint64(pos)) {
+			return nil
+		}
 		if k == 0 {
 			return &difference{int64(fn.Size), nil, gap[:min(len(gap), shown)], "the image's function goes on where the object's ends"}
 		}
@@ -144,6 +146,21 @@ func (m *matcher) endsAt(fn *object.Symbol, addr uint64) *difference {
 func (m *matcher) definesAt(sec *object.Section, off uint64) bool {
 	for _, s := range m.index.In(sec) {
 		if s.Value == off {
+			return true
+		}
+	}
+	return false
+}
+
+// overriddenAt says whether one of the object's weak functions that another object
+// overrides is at addr: its code stays in the kernel, without a name.
+func (m *matcher) overriddenAt(fn *object.Symbol, addr uint64) bool {
+	for _, w := range m.weak {
+		have := m.img.At(addr, int(w.Size))
+		if class(w) != class(fn) || have == nil || w.Size == 0 {
+			continue
+		}
+		if _, diff := m.compare(w.Section, w.Value, w.Bytes(), have, addr); diff == nil {
 			return true
 		}
 	}
@@ -173,8 +190,4 @@ func padding(b []byte) int {
 		}
 	}
 	return 0
-}
-
-func (d *difference) String() string {
-	return fmt.Sprintf("%s at offset %#x: object % x, image % x", d.reason, d.off, d.want, d.have)
 }

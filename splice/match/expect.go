@@ -28,11 +28,7 @@ func expect(img *kimage.Image, found []Found) []Expectation {
 func fields(img *kimage.Image, addr uint64, size int) []Field {
 	var out []Field
 	for _, s := range img.SitesIn(addr, size) {
-		f := Field{Off: int(s.Addr - addr), Len: s.Len, Kind: string(s.Kind), Target: s.Target, Alts: s.Alts}
-		if s.Kind == kimage.SiteReturn || s.Kind == kimage.SiteRetpoline {
-			f.Alts = img.Forms(s)
-		}
-		out = append(out, f)
+		out = append(out, Field{Off: int(s.Addr - addr), Len: s.Len, Kind: string(s.Kind), Target: s.Target, Alts: s.Alts})
 	}
 	for _, s := range img.SlidIn(addr, size) {
 		out = append(out, Field{Off: int(s.Addr - addr), Len: s.Kind.Len(), Kind: string(s.Kind)})

@@ -82,11 +82,11 @@ type Expectation struct {
 // Kind, and what the other members mean for it:
 //
 //	mcount       Len 5. Image: call __fentry__. Else the 5-byte NOP or a call of an ftrace trampoline.
-//	return       Len 5. Image: jmp to a return thunk, whose address is Target. Alts: all other contents.
-//	retpoline    Len 5 or 6: the call or jmp with its CS prefix. Image: branch to the thunk at Target. Alts: all other contents, those excepted that call a thunk allocated at run time.
+//	return       Len 5. Image: jmp to a return thunk, whose address is Target. Else a jmp to another one, or ret and int3.
+//	retpoline    Len 5 or 6: the call or jmp with its CS prefix. Image: branch to the thunk at Target, which says the register. Else the indirect branch, also behind an lfence, or a branch to another thunk for the register.
 //	static_call  Len 5, or 6 for a conditional jump. Target: address of the key (struct static_call_key). Else a call or jmp to the function that the key holds, the 5-byte NOP, xor %eax,%eax with prefixes, ret or a jmp to a return thunk.
 //	jump_label   Len 2 or 5. Target: where the jmp leads; the content is that jmp or the NOP of Len bytes.
-//	alternative  Len: all bytes that entries for this place cover. Alts: all other contents that any set of CPU features leads to, padded and moved to their place.
+//	alternative  Len: all bytes that entries for this place cover. Alts: all other contents that any set of CPU features leads to, padded and moved to their place; nil: only the image's.
 //	paravirt     Len: the patch site. Image: indirect call or jmp. Else a direct one, padded with NOPs, or NOPs only.
 //	smp_lock     Len 1. Image: f0 (lock). Else 3e.
 //	abs32        Len 4. Plus slide.

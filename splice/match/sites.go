@@ -3,7 +3,6 @@
 package match
 
 import (
-	"debug/elf"
 	"fmt"
 
 	"github.com/upsplice/upsplice/splice/kimage"
@@ -26,9 +25,9 @@ var siteSections = map[string]kimage.SiteKind{
 // entry is one entry of such a section.
 type entry struct {
 	kind   kimage.SiteKind
-	off    uint64 // of the site, in the section with the code
-	key    *object.Reloc
-	target uint64 // of a jump label, in the section with the code
+	off    uint64        // of the site, in the section with the code
+	target *object.Reloc // where a jump label leads; nil for other kinds
+	key    *object.Reloc // of a jump label or static call; nil for other kinds
 }
 
 // readEntries collects the object's entries by the section that the site is in.
@@ -49,14 +48,14 @@ func (m *matcher) readEntries(o *object.Object) error {
 				continue
 			}
 			e := entry{kind: kind, off: r.Symbol.Value + uint64(r.Addend)}
-			for _, f := range sec.RelocsIn(r.Offset+1, r.Offset+size) {
-				switch {
-				case kind == kimage.SiteJumpLabel && f.Symbol.Section == r.Symbol.Section:
-					// the place the address counts from is the field, as for the site
-					e.target = f.Symbol.Value + uint64(f.Addend)
-				case kind == kimage.SiteJumpLabel, kind == kimage.SiteStaticCall:
-					e.key = &f
-				}
+			rest := sec.RelocsIn(r.Offset+1, r.Offset+size)
+			switch {
+			case kind == kimage.SiteJumpLabel && len(rest) == 2:
+				e.target, e.key = &rest[0], &rest[1]
+			case kind == kimage.SiteStaticCall && len(rest) == 1:
+				e.key = &rest[0]
+			case kind == kimage.SiteJumpLabel, kind == kimage.SiteStaticCall:
+				return fmt.Errorf("matching: the entry at offset %#x of the object's %s has %d relocations", r.Offset, sec.Name, 1+len(rest))
 			}
 			m.entries[r.Symbol.Section] = append(m.entries[r.Symbol.Section], e)
 		}
@@ -91,11 +90,7 @@ func (m *matcher) compareSites(fn *object.Symbol, addr uint64) ([]ref, *differen
 			return nil, &difference{off: int64(off), reason: fmt.Sprintf("the object has a %s site there, the image has none", e.kind)}
 		}
 		seen[site{e.kind, off}] = true
-		got, diff := keyRef(e, s, fn, addr)
-		if diff != nil {
-			return nil, diff
-		}
-		refs = append(refs, got...)
+		refs = append(refs, e.refs(s)...)
 	}
 	for s := range image {
 		if !seen[s] {
@@ -116,23 +111,21 @@ func (m *matcher) insideAlternative(at, start uint64) bool {
 	return false
 }
 
-// keyRef compares where a jump label leads and returns the address of the key.
-func keyRef(e entry, s kimage.Site, fn *object.Symbol, addr uint64) ([]ref, *difference) {
+// refs returns what the image's entry implies for the object's: where a jump label
+// leads, which may be the cold part of the function, and where the key is.
+func (e entry) refs(s kimage.Site) []ref {
 	const flags = 3 // in the lowest bits of a key's address
-	off := int64(e.off - fn.Value)
 	key := s.Target
-	if e.kind == kimage.SiteJumpLabel {
+	var out []ref
+	if e.target != nil {
 		key = s.Key
-		if s.Target-addr != e.target-fn.Value {
-			return nil, &difference{off: off, reason: fmt.Sprintf("the jump label leads to offset %#x in the object, %#x in the image", e.target-fn.Value, s.Target-addr)}
-		}
+		t, off := thingOf(e.target.Symbol)
+		// the field counts from its own place, so there is no more to the addend
+		out = append(out, ref{t, s.Target - uint64(e.target.Addend) - off})
 	}
-	if e.key == nil {
-		return nil, nil
+	if e.key != nil {
+		t, off := thingOf(e.key.Symbol)
+		out = append(out, ref{t, key - uint64(e.key.Addend&^flags) - off})
 	}
-	if e.key.Symbol.Section != nil && e.key.Symbol.Section.Flags&elf.SHF_MERGE != 0 {
-		return nil, &difference{off: off, reason: "its key is in a mergeable section"}
-	}
-	t, at := thingOf(e.key.Symbol)
-	return []ref{{t, key - uint64(e.key.Addend&^flags) - at}}, nil
+	return out
 }

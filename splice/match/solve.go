@@ -21,6 +21,7 @@ type matcher struct {
 	entries   map[*object.Section][]entry
 	checked   map[ref]verdict
 	byStem    map[string][]kimage.Symbol // symbols with a compiler's number in their name
+	weak      []*object.Symbol           // weak functions of the object that another one overrides
 	funcs     []*function
 }
 
@@ -56,6 +57,11 @@ func functions(o *object.Object, img *kimage.Image, want []*object.Symbol) (*Rep
 	}
 	if err := m.readEntries(o); err != nil {
 		return nil, err
+	}
+	for _, s := range o.Functions() {
+		if s.Bind == elf.STB_WEAK && !slices.ContainsFunc(img.Lookup(s.Name), func(k kimage.Symbol) bool { return kindFits(s, k.Kind) }) {
+			m.weak = append(m.weak, s)
+		}
 	}
 	for _, s := range o.Functions() {
 		if s.Section.Flags&elf.SHF_EXECINSTR != 0 {
