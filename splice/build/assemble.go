@@ -112,7 +112,12 @@ func liveUnits(groups []*group, img *kimage.Image) []livepatch.Unit {
 }
 
 // fill writes what goes live into the manifest.
-func fill(m *splicefile.Manifest, groups []*group, img *kimage.Image) {
+func fill(m *splicefile.Manifest, groups []*group, img *kimage.Image) error {
+	text := img.Lookup("_text")
+	if len(text) != 1 {
+		return fmt.Errorf("reading the image of %s: it has %d symbols _text", img.Release, len(text))
+	}
+	m.Text = text[0].Addr
 	m.Functions, m.Expect = []splicefile.Function{}, []match.Expectation{}
 	for _, g := range groups {
 		if !g.live() {
@@ -139,6 +144,7 @@ func fill(m *splicefile.Manifest, groups []*group, img *kimage.Image) {
 	})
 	slices.SortFunc(m.Expect, func(a, b match.Expectation) int { return cmp.Compare(a.Addr, b.Addr) })
 	m.Expect = slices.CompactFunc(m.Expect, func(a, b match.Expectation) bool { return a.Addr == b.Addr })
+	return nil
 }
 
 // expected are the functions that live memory is compared with before anything is

@@ -415,7 +415,9 @@ func (b *builder) finish(ctx context.Context, res *Result, list []*candidate, ve
 			},
 			Payload: map[string][]byte{name: data},
 		}
-		fill(&f.Manifest, groups, b.images.from)
+		if err := fill(&f.Manifest, groups, b.images.from); err != nil {
+			return nil, err
+		}
 		if err := f.Manifest.Seal(f.Payload); err != nil {
 			return nil, err
 		}

@@ -13,6 +13,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -98,14 +99,7 @@ const (
 
 // prune removes the oldest entries that the current build does not use.
 func (s *store) prune(used ...string) {
-	keep := func(name string) bool {
-		for _, id := range used {
-			if strings.HasPrefix(name, id) {
-				return true
-			}
-		}
-		return false
-	}
+	keep := func(id string) bool { return slices.Contains(used, id) }
 	for _, kind := range []string{"trees", "out", "units", "images"} {
 		s.pruneKind(kind, keep)
 	}
