@@ -16,14 +16,19 @@ func compareTypes(a, b *Types) []Difference {
 		if len(others) == 0 {
 			continue
 		}
-		for _, x := range a.byName[name] {
-			if !slices.ContainsFunc(others, x.same) {
-				diffs = append(diffs, Difference{Type: name, Detail: detail(x, others[0])})
-				break
-			}
+		own := a.byName[name]
+		i, j := stranger(own, others), stranger(others, own)
+		if i >= 0 && j >= 0 {
+			diffs = append(diffs, Difference{Type: name, Detail: detail(own[i], others[j])})
 		}
 	}
 	return diffs
+}
+
+// stranger returns the index of the first type that is not among the others, -1
+// if there is none.
+func stranger(list, others []Type) int {
+	return slices.IndexFunc(list, func(t Type) bool { return !slices.ContainsFunc(others, t.same) })
 }
 
 // same compares enum values by their low 32 bits where one side has no more.

@@ -44,5 +44,6 @@ type Difference struct {
 }
 
 // Compare returns the named types that are in both and differ, sorted by name.
-// Where a name has several layouts, each of a must be among those of b.
+// Where a name has several layouts, those of one side must be among those of the
+// other: an object knows its own, a kernel those of all its units.
 func Compare(a, b *Types) []Difference { return compareTypes(a, b) }

@@ -191,8 +191,11 @@ func TestSharedName(t *testing.T) {
 	if d := Compare(first, two); len(d) > 0 {
 		t.Errorf("one of two: %+v", d)
 	}
-	if d := Compare(two, first); len(d) != 1 {
+	if d := Compare(two, first); len(d) > 0 {
 		t.Errorf("two with one of them: %+v", d)
+	}
+	if d := Compare(two, dwarfOf(t, `int f(void) { struct ctx { int a; } x = { 1 }; return x.a; } int g(void) { struct ctx { char c; } x = { 1 }; return x.c; }`)); len(d) != 1 {
+		t.Errorf("two with one of them and another: %+v", d)
 	}
 	if d := Compare(third, two); len(d) != 1 {
 		t.Errorf("none of two: %+v", d)

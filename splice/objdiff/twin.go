@@ -42,6 +42,19 @@ func (d *differ) correlate() {
 	d.pairFamilies(other)
 	d.followData()
 	d.pairConstants()
+	d.partSites()
+}
+
+// partSites takes apart variables of one place of use that differ, as when the
+// text of a pr_debug changes: then the new code has a variable of its own.
+func (d *differ) partSites() {
+	for _, b := range d.post.data {
+		a := d.twin[b]
+		if a != nil && isPerSite(b.Name) && a.Section != nil && d.difference(d.pre.body(a), d.post.body(b), 0) != "" {
+			delete(d.twin, b)
+			delete(d.back, a)
+		}
+	}
 }
 
 // pairNames pairs what has a name of its own.

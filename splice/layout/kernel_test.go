@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package layout
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/upsplice/upsplice/kmod/lab"
+	"github.com/upsplice/upsplice/splice/kimage"
+)
+
+// users are headers with much of what there is in a kernel: bit fields, unions in
+// unions, flexible arrays, 64-bit enums.
+const users = `
+#include <linux/sched.h>
+#include <linux/fs.h>
+#include <linux/mm.h>
+#include <linux/skbuff.h>
+#include <linux/netdevice.h>
+#include <linux/blk-mq.h>
+#include <linux/bpf.h>
+#include <linux/pci.h>
+#include <linux/module.h>
+#include <net/sock.h>
+#include <net/tcp.h>
+struct task_struct task; struct inode inode; struct vm_area_struct vma; struct sk_buff skb; struct net_device dev;
+struct request_queue queue; struct request rq; struct bpf_prog prog; struct pci_dev pci; struct module mod; struct tcp_sock tcp;
+enum netdev_priv_flags priv; struct page page; struct bio bio; struct super_block sb; struct rq_flags *undeclared;
+`
+
+// TestShippedKernel holds what the compiler makes of a kernel's headers against
+// the types that the kernel ships.
+func TestShippedKernel(t *testing.T) {
+	k := lab.NeedNewest(t, lab.Image, lab.Headers)
+	f, err := os.Open(k.Vmlinuz)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		t.Fatal(err)
+	}
+	im, err := kimage.Open(f, st.Size())
+	if err != nil {
+		t.Fatal(err)
+	}
+	kernel, err := FromBTF(im.BTF())
+	if err != nil {
+		t.Fatal(err)
+	}
+	flags := strings.Fields(`-nostdinc -D__KERNEL__ -DKBUILD_MODNAME="users" -DKBUILD_MODFILE="users" -DKBUILD_BASENAME="users"
+		-std=gnu11 -fshort-wchar -O2 -mno-sse -mcmodel=kernel -fno-PIE -fno-strict-aliasing -w -mno-red-zone -mfentry -pg -DCC_USING_FENTRY`)
+	for _, dir := range [][2]string{
+		{"arch/x86/include", "arch/x86/include/generated"},
+		{"include", "include"},
+		{"arch/x86/include/uapi", "arch/x86/include/generated/uapi"},
+		{"include/uapi", "include/generated/uapi"},
+	} {
+		flags = append(flags, "-I"+filepath.Join(k.CommonDir, dir[0]), "-I"+filepath.Join(k.HeadersDir, dir[1]))
+	}
+	for _, h := range []string{"compiler-version.h", "kconfig.h", "compiler_types.h"} {
+		flags = append(flags, "-include", filepath.Join(k.CommonDir, "include/linux", h))
+	}
+	object := dwarfOf(t, users, flags...)
+	shared := 0
+	for name := range object.byName {
+		if kernel.byName[name] != nil {
+			shared++
+		}
+	}
+	if shared < 700 || shared < len(object.byName)*9/10 {
+		t.Errorf("only %d of %d types are in the kernel", shared, len(object.byName))
+	}
+	for _, d := range Compare(object, kernel) {
+		t.Errorf("%s of %s: %s", d.Type, k.Release, d.Detail)
+	}
+
+	for _, tt := range []struct{ header, typ string }{{"skbuff.h", "struct sk_buff"}, {"fs.h", "struct super_block"}} {
+		b, err := os.ReadFile(filepath.Join(k.CommonDir, "include/linux", tt.header))
+		if err != nil {
+			t.Fatal(err)
+		}
+		dir := t.TempDir()
+		if err := os.Mkdir(filepath.Join(dir, "linux"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		planted := strings.Replace(string(b), "\n"+tt.typ+" {", "\n"+tt.typ+" { char planted;", 1)
+		if err := os.WriteFile(filepath.Join(dir, "linux", tt.header), []byte(planted), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		found := false
+		for _, d := range Compare(dwarfOf(t, users, append([]string{"-I" + dir}, flags...)...), kernel) {
+			found = found || d.Type == tt.typ
+		}
+		if !found {
+			t.Errorf("a new member of %s is not noticed", tt.typ)
+		}
+	}
+}
