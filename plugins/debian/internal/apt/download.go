@@ -18,8 +18,8 @@ import (
 )
 
 // Download puts the packages into dir under their FileName. Complete files that
-// are there already are kept, begun ones are continued. progress gets the bytes
-// of all packages together.
+// are there already are kept; one that was begun starts over, as apt-get download
+// does not continue files. progress gets the bytes of all packages together.
 func Download(ctx context.Context, dir string, offers []Offer, progress func(done int64)) error {
 	var missing []Offer
 	var have, todo int64
@@ -134,7 +134,7 @@ func follow(r io.Reader, progress func(float64)) {
 }
 
 // complete tells whether the file is the package, and removes one of the right
-// size or more that is not: apt would try to continue it.
+// size or more that is not.
 func complete(path string, o Offer) (bool, error) {
 	fi, err := os.Stat(path)
 	if os.IsNotExist(err) {

@@ -17,6 +17,7 @@ var texts = []struct {
 	remedy string
 }{
 	{"No space left on device", backend.NoSpace, "free some space"},
+	{"enough free space", backend.NoSpace, "free some space"},
 	{"Disk quota exceeded", backend.NoSpace, "free some space"},
 	{"write failed (28:", backend.NoSpace, "free some space"},
 	{"Hash Sum mismatch", backend.Corrupt, "run apt-get update and try again"},

@@ -38,7 +38,7 @@ func serve(t *testing.T, file http.HandlerFunc) *Client {
 		fmt.Fprint(w, `{"result":[{"architecture":"all","hash":"../../etc/passwd"}]}`)
 	})
 	mux.HandleFunc("GET /mr/binary/broken/1/binfiles", func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "<html>") })
-	mux.HandleFunc("GET /mr/binary/down/1/binfiles", func(w http.ResponseWriter, r *http.Request) { http.Error(w, "no", 503) })
+	mux.HandleFunc("GET /mr/binary/down/1/binfiles", func(w http.ResponseWriter, r *http.Request) { http.Error(w, "no", http.StatusServiceUnavailable) })
 	mux.HandleFunc("GET /file/"+sum(content), file)
 	s := httptest.NewServer(mux)
 	t.Cleanup(s.Close)
