@@ -310,4 +310,3 @@ func TestRefusesToBegin(t *testing.T) {
 		}
 	}
 }
-
