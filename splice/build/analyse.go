@@ -3,6 +3,7 @@
 package build
 
 import (
+	"debug/elf"
 	"errors"
 	"fmt"
 	"os"
@@ -166,22 +167,27 @@ func (c *candidate) replaced(f objdiff.Change) bool {
 // matchPre finds the functions to be replaced, and all that the new code refers
 // to, in the running kernel's image.
 func (c *candidate) matchPre(img *kimage.Image) error {
-	must := make(map[*object.Symbol]bool)
+	must, data := make(map[*object.Symbol]bool), make(map[*object.Symbol]bool)
 	for _, f := range c.diff.Functions {
 		if f.Pre != nil && f.Post != nil {
 			must[f.Pre] = true
 		}
 	}
 	for _, s := range c.referred() {
-		if twin := c.diff.Twin[s]; twin != nil && twin.Section != nil && isFunction(twin) {
+		twin := c.diff.Twin[s]
+		switch {
+		case twin == nil:
+		case twin.Type == elf.STT_FUNC && twin.Section != nil:
 			must[twin] = true
+		case twin.Type != elf.STT_FUNC:
+			data[twin] = true
 		}
 	}
-	// The places of data are read out of the code that refers to them: of all
-	// functions that could be found.
-	want := make([]*object.Symbol, 0, len(must))
+	// The places of data are read out of the code that refers to them: of every
+	// function of the unit that can be found.
+	var want []*object.Symbol
 	for _, f := range c.pre.Functions() {
-		if must[f] || c.helps(f) {
+		if must[f] || slices.ContainsFunc(references(c.pre, f), func(s *object.Symbol) bool { return data[s] }) {
 			want = append(want, f)
 		}
 	}
@@ -198,25 +204,6 @@ func (c *candidate) matchPre(img *kimage.Image) error {
 		}
 	}
 	return nil
-}
-
-// helps says that a function of pre refers to a datum that the new code needs.
-func (c *candidate) helps(f *object.Symbol) bool {
-	need := make(map[*object.Symbol]bool)
-	for _, s := range c.referred() {
-		if twin := c.diff.Twin[s]; twin != nil && !isFunction(twin) {
-			need[twin] = true
-		}
-	}
-	if len(need) == 0 {
-		return false
-	}
-	for _, s := range references(c.pre, f) {
-		if need[s] {
-			return true
-		}
-	}
-	return false
 }
 
 // matchPost checks the new code against the new kernel's image: it proves that
@@ -284,8 +271,6 @@ func references(o *object.Object, f *object.Symbol) []*object.Symbol {
 	}
 	return list
 }
-
-func isFunction(s *object.Symbol) bool { return s.Type == sttFunc }
 
 // failures maps the objects that did not compile to why, and returns any other error.
 func failures(err error) (map[string]*compile.Error, error) {

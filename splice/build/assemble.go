@@ -5,6 +5,7 @@ package build
 import (
 	"cmp"
 	"crypto/sha256"
+	"debug/elf"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -80,7 +81,7 @@ func liveUnits(groups []*group, img *kimage.Image) []livepatch.Unit {
 			members = append(members, c)
 			for _, list := range [][]objdiff.Change{c.diff.Functions, c.diff.Data} {
 				for _, f := range list {
-					if f.Kind == objdiff.KindNew && f.Post.Bind != stbLocal {
+					if f.Kind == objdiff.KindNew && f.Post.Bind != elf.STB_LOCAL {
 						added[f.Name] = true
 					}
 				}

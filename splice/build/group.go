@@ -3,6 +3,8 @@
 package build
 
 import (
+	"cmp"
+	"debug/elf"
 	"errors"
 	"slices"
 	"strings"
@@ -80,7 +82,7 @@ func (c *candidate) changedNames() []string {
 	var names []string
 	for _, list := range [][]objdiff.Change{c.diff.Functions, c.diff.Data, c.diff.Boot} {
 		for _, f := range list {
-			if s := cmpOr(f.Post, f.Pre); s != nil && s.Bind != stbLocal {
+			if s := cmp.Or(f.Post, f.Pre); s != nil && s.Bind != elf.STB_LOCAL {
 				names = append(names, s.Name)
 			}
 		}

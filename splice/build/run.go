@@ -243,9 +243,6 @@ func (b *builder) examine(ctx context.Context, list []*candidate, delta *tree.De
 			continue
 		}
 		kept = append(kept, c)
-		if len(c.reasons) > 0 {
-			continue
-		}
 		if running == nil {
 			if err := b.openImages(); err != nil {
 				return nil, err
