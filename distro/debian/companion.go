@@ -66,6 +66,16 @@ func CompanionsOf(headers deb822.Paragraph) (Companions, error) {
 	return c, nil
 }
 
+// UsualCompanions are the names that the common headers and kbuild packages of a
+// kernel can be expected to have. CompanionsOf knows them for sure.
+func UsualCompanions(r Release) []string {
+	common := "linux-headers-" + packageForm(r.ABIName()+"-common")
+	if r.Featureset != "" {
+		common += "-" + r.Featureset
+	}
+	return []string{common, "linux-kbuild-" + r.Series(), "linux-kbuild-" + r.ABIName()}
+}
+
 // maxKernelVariables limits the file, in bytes; real ones have 300.
 const maxKernelVariables = 64 << 10
 

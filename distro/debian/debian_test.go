@@ -121,6 +121,22 @@ func TestCompanions(t *testing.T) {
 	}
 }
 
+func TestUsualCompanions(t *testing.T) {
+	for release, want := range map[string][]string{
+		"6.1.0-56-cloud-amd64":    {"linux-headers-6.1.0-56-common", "linux-kbuild-6.1", "linux-kbuild-6.1.0-56"},
+		"6.1.0-56-rt-amd64":       {"linux-headers-6.1.0-56-common-rt", "linux-kbuild-6.1", "linux-kbuild-6.1.0-56"},
+		"6.12.107+deb12-rt-amd64": {"linux-headers-6.12.107+deb12-common-rt", "linux-kbuild-6.12", "linux-kbuild-6.12.107+deb12"},
+	} {
+		r, err := ParseRelease(release)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if d := cmp.Diff(want, UsualCompanions(r)); d != "" {
+			t.Errorf("%s: %s", release, d)
+		}
+	}
+}
+
 func TestCompiler(t *testing.T) {
 	for in, want := range map[string]string{
 		"override ARCH = x86\nCCACHE = ccache\nCC = $(if $(DEBIAN_KERNEL_USE_CCACHE),$(CCACHE)) $(CROSS_COMPILE)gcc-12\nifneq ($(A),$(B))\n": "gcc-12",

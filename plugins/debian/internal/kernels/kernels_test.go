@@ -113,6 +113,25 @@ func TestPackageFileIsUsed(t *testing.T) {
 	}
 }
 
+// What was prepared needs neither apt nor the network.
+func TestPreparedNeedsNothing(t *testing.T) {
+	b, _ := setup(t)
+	req := backend.FetchRequest{Kernel: old(), Dir: t.TempDir()}
+	first, err := b.Fetch(t.Context(), req, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("PATH", "/nonexistent")
+	again, err := b.Fetch(t.Context(), req, nil)
+	if d := cmp.Diff(first, again); d != "" || err != nil {
+		t.Errorf("without any program: %v %s", err, d)
+	}
+	req.Dir = t.TempDir()
+	if _, err := b.Fetch(t.Context(), req, nil); !errors.Is(err, &backend.Error{Kind: backend.Internal}) || !strings.Contains(err.Error(), "apt-cache") {
+		t.Errorf("without apt: %v", err)
+	}
+}
+
 func TestKernelOfAnotherSeries(t *testing.T) {
 	b, _ := setup(t)
 	k := testarchive.Kernel(testarchive.OtherRelease, testarchive.OtherVersion)

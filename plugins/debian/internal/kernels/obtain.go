@@ -47,7 +47,12 @@ func (f *fetch) download(ctx context.Context, m backend.Materials, wants func(ba
 		// or signed need not have the version of.
 		needs = append(needs, need{name: debian.HeadersPackage(f.release), versions: versions(f.k.Version, f.k.SourceVersion)})
 	}
-	offers, err := offersOf(ctx, needs)
+	// Asking apt takes seconds: the names that the companions usually have go along.
+	names := namesOf(needs)
+	if headers {
+		names = append(names, debian.UsualCompanions(f.release)...)
+	}
+	offers, err := apt.Offers(ctx, names...)
 	if err != nil {
 		return err
 	}
@@ -57,10 +62,13 @@ func (f *fetch) download(ctx context.Context, m backend.Materials, wants func(ba
 		if err != nil {
 			return err
 		}
-		if offers, err = offersOf(ctx, more); err != nil {
-			return err
-		}
 		c, g := choose(more, offers)
+		if len(g) > 0 {
+			if offers, err = apt.Offers(ctx, namesOf(more)...); err != nil {
+				return err
+			}
+			c, g = choose(more, offers)
+		}
 		chosen, gone = append(chosen, c...), append(gone, g...)
 	}
 	for _, o := range chosen {
@@ -86,12 +94,12 @@ func (f *fetch) transactionFile(ctx context.Context) bool {
 	return err == nil && p.Get("Package") == f.k.Package && p.Get("Version") == f.k.Version
 }
 
-func offersOf(ctx context.Context, needs []need) ([]apt.Offer, error) {
+func namesOf(needs []need) []string {
 	var names []string
 	for _, n := range needs {
 		names = append(names, n.name)
 	}
-	return apt.Offers(ctx, names...)
+	return names
 }
 
 // choose finds an offer for each need; gone are those without.
