@@ -10,14 +10,14 @@ done
 say() { echo "#demo $*"; }
 now() { cut -d' ' -f1 /proc/uptime; }
 
-mount -o ro /dev/nvme1n1 /srv/repo
+[ ! -b /dev/nvme1n1 ] || mount -o ro /dev/nvme1n1 /srv/repo
 mount -t tracefs tracefs /sys/kernel/tracing 2>/dev/null
 echo "1 4 1 7" > /proc/sys/kernel/printk # the console is for the demonstration; dmesg keeps everything
 
 # An ext4 write load: allocates and frees blocks until told to stop.
 load_start() {
 	rm -f /run/load.*
-	mkdir -p /var/load
+	mkdir -p /var/load /run
 	(
 		n=0
 		while [ ! -e /run/load.stop ]; do

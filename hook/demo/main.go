@@ -7,6 +7,7 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	_ "embed"
 	"errors"
@@ -84,6 +85,20 @@ func run(ctx context.Context, pkg, dir string) error {
 		fmt.Printf("%s (%s)\n", k.Release, k.Version)
 	}
 
+	// The throwaway boot needs nothing of the system that is made next, and both
+	// leave the machine time to spare.
+	type controlled struct {
+		facts   *facts
+		console bytes.Buffer
+		err     error
+	}
+	control := make(chan *controlled, 1)
+	go func() {
+		c := &controlled{}
+		c.facts, c.err = throwaway(ctx, from, dir, &c.console)
+		control <- c
+	}()
+
 	heading("Making a Debian system that runs " + from.Release + ", with upsplice prepared")
 	sys, err := rig.Build(ctx, dir, rig.Options{
 		From: from, To: to, Package: pkg, Prepared: true, Log: os.Stdout,
@@ -99,11 +114,12 @@ func run(ctx context.Context, pkg, dir string) error {
 	}
 
 	heading("A throwaway boot of the kernel as it is: does the fault of this pair show?")
-	control, err := boot(ctx, sys, "control", nil)
-	if err != nil {
-		return err
+	c := <-control
+	os.Stdout.Write(c.console.Bytes())
+	if c.err != nil {
+		return c.err
 	}
-	oops := control.oopsed("control-begin")
+	oops := c.facts.oopsed("control-begin")
 	if oops {
 		fmt.Println("It does: the unpatched kernel faults when it drops its caches under the write load.")
 	} else {
@@ -115,7 +131,7 @@ func run(ctx context.Context, pkg, dir string) error {
 	if oops {
 		env["demo_control"] = "oops"
 	}
-	got, err := boot(ctx, sys, "main", env)
+	got, err := upgrade(ctx, sys, env)
 	if err != nil {
 		return err
 	}
@@ -160,28 +176,48 @@ func (f *facts) number(key string) int {
 	return n
 }
 
-func boot(ctx context.Context, sys *rig.System, phase string, env map[string]string) (*facts, error) {
-	// The guest gets its orders on the kernel command line, so that one disk serves
-	// every boot.
-	orders := " demo_phase=" + phase
+// throwaway boots the kernel with a system of nothing but a shell, and provokes
+// the fault that is known of one pair.
+func throwaway(ctx context.Context, k lab.Kernel, dir string, console io.Writer) (*facts, error) {
+	root := filepath.Join(dir, "throwaway")
+	if err := vmtest.Minimal(root, nil, "demo_phase=control; "+guestScript); err != nil {
+		return nil, err
+	}
+	disk := filepath.Join(dir, "throwaway.ext4")
+	if err := vmtest.Ext4FromDir(ctx, root, disk, 400); err != nil {
+		return nil, err
+	}
+	return boot(ctx, console, vmtest.Machine{
+		Kernel: k.Vmlinuz, CPUs: 1, MemoryMB: 512, Timeout: 3 * time.Minute,
+		Disks: []vmtest.Disk{{Path: disk, Unsafe: true}},
+	})
+}
+
+// upgrade boots the Debian system. The guest gets its orders on the kernel
+// command line.
+func upgrade(ctx context.Context, sys *rig.System, env map[string]string) (*facts, error) {
+	orders := " demo_phase=main"
 	for k, v := range env {
 		orders += " " + k + "=" + v
 	}
+	return boot(ctx, os.Stdout, vmtest.Machine{
+		Kernel: sys.From.Vmlinuz, CPUs: 2, MemoryMB: 4096, Timeout: 13 * time.Minute,
+		Append: "quiet systemd.show_status=0" + orders,
+		Disks: []vmtest.Disk{
+			{Path: sys.Disk, Snapshot: true, Unsafe: true, Serial: "root"},
+			{Path: sys.Repo, Snapshot: true, Unsafe: true, Serial: "repo"},
+		},
+	})
+}
+
+func boot(ctx context.Context, console io.Writer, m vmtest.Machine) (*facts, error) {
 	f := &facts{values: map[string][]string{}}
 	pr, pw := io.Pipe()
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		f.read(pr)
+		f.read(pr, console)
 	}()
-	m := vmtest.Machine{
-		Kernel: sys.From.Vmlinuz, CPUs: 2, MemoryMB: 4096, Timeout: 13 * time.Minute,
-		Append: "root=/dev/nvme0n1 rw quiet systemd.show_status=0" + orders,
-		Disks: []vmtest.Disk{
-			{Path: sys.Disk, Snapshot: true, Unsafe: true, Serial: "root"},
-			{Path: sys.Repo, Snapshot: true, Unsafe: true, Serial: "repo"},
-		},
-	}
 	_, err := m.Run(ctx, pw)
 	pw.Close()
 	<-done
@@ -193,7 +229,7 @@ func boot(ctx context.Context, sys *rig.System, phase string, env map[string]str
 }
 
 // read shows the console and picks the facts out of it.
-func (f *facts) read(r io.Reader) {
+func (f *facts) read(r io.Reader, show io.Writer) {
 	in := bufio.NewScanner(r)
 	in.Buffer(nil, 1<<20)
 	begin := time.Now()
@@ -207,7 +243,7 @@ func (f *facts) read(r io.Reader) {
 		if fault.MatchString(line) {
 			f.oopses = append(f.oopses, f.last)
 		}
-		fmt.Printf("%4.0f | %s\n", time.Since(begin).Seconds(), printable(line))
+		fmt.Fprintf(show, "%4.0f | %s\n", time.Since(begin).Seconds(), printable(line))
 	}
 	_, _ = io.Copy(io.Discard, r)
 }

@@ -52,11 +52,11 @@ func (s *store) side(k Kernel) (*side, error) {
 	if sd.arch == "" {
 		return nil, fmt.Errorf("preparing %s: architecture %q is not known", k.Release, k.Arch)
 	}
-	state, err := fileState(k.SourceArchive)
+	archive, err := archiveID(k.SourceArchive)
 	if err != nil {
 		return nil, fmt.Errorf("needing the source archive of %s: %w", k.Version, err)
 	}
-	sd.treeID = idOf("tree", k.Version, sd.arch, state)
+	sd.treeID = idOf("tree", k.Version, sd.arch, archive)
 	sd.tree = s.path("trees", sd.treeID)
 	if k.Image != "" {
 		digest, err := fileDigest(k.Image)
