@@ -165,12 +165,14 @@ func Serve(ctx context.Context, in io.Reader, out io.Writer) error {
 		if err := build.Prepare(ctx, req.From, req.Cache, event); err != nil {
 			return enc.Encode(fault(err))
 		}
+		prune(req)
 		return enc.Encode(answer{Result: &pipeline.Built{}})
 	}
 	res, err := build.Run(ctx, build.Request{From: req.From, To: *req.To, Cache: req.Cache, Jobs: req.Jobs, Progress: event})
 	if err != nil {
 		return enc.Encode(fault(err))
 	}
+	prune(req)
 	built := pipeline.Built{Groups: res.Groups, Files: res.Files, Hunks: res.Hunks, Units: res.Units, Stages: res.Stages}
 	if res.File != nil {
 		if built.File, err = store(req.Cache, res.File); err != nil {
@@ -178,6 +180,23 @@ func Serve(ctx context.Context, in io.Reader, out io.Writer) error {
 		}
 	}
 	return enc.Encode(answer{Result: &built})
+}
+
+// prune removes downloaded packages of kernels that the request is not about; the
+// engine sees to its own part of the cache. What cannot be removed costs room and
+// nothing else.
+func prune(req request) {
+	dir := filepath.Join(req.Cache, pipeline.Packages)
+	versions, err := os.ReadDir(dir)
+	if err != nil {
+		return
+	}
+	for _, v := range versions {
+		if v.Name() == req.From.Version || req.To != nil && v.Name() == req.To.Version {
+			continue
+		}
+		_ = os.RemoveAll(filepath.Join(dir, v.Name()))
+	}
 }
 
 func fault(err error) answer {

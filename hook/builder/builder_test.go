@@ -66,6 +66,24 @@ func TestBuildEndsWithItsContext(t *testing.T) {
 	}
 }
 
+func TestPruneKeepsWhatTheRequestIsAbout(t *testing.T) {
+	cache := t.TempDir()
+	for _, v := range []string{"1.0-1", "1.0-2", "1.0-3"} {
+		if err := os.MkdirAll(filepath.Join(cache, "packages", v, "x"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	req := request{Cache: cache}
+	req.From.Version = "1.0-2"
+	req.To = &build.Kernel{}
+	req.To.Version = "1.0-3"
+	prune(req)
+	left, err := filepath.Glob(filepath.Join(cache, "packages", "*"))
+	if err != nil || len(left) != 2 || filepath.Base(left[0]) != "1.0-2" {
+		t.Errorf("left: %v, %v", left, err)
+	}
+}
+
 func TestServeAnswersGarbage(t *testing.T) {
 	for _, in := range []string{"", "{", `{"from":1}`, "null"} {
 		var out bytes.Buffer

@@ -33,8 +33,7 @@ type Config struct {
 	Enabled           bool          `toml:"enabled" doc:"Whether a kernel update starts a splice at all. With false, the verbs still work by hand."`
 	Wait              time.Duration `toml:"wait" doc:"How long apt waits on a terminal for the result, at its end. \"0s\": not at all. The work goes on either way."`
 	TransitionTimeout time.Duration `toml:"transition_timeout" doc:"How long all tasks may take to switch to the new code before it is taken back."`
-	Cache             string        `toml:"cache" doc:"Where sources and prepared kernels are kept. May be deleted at any time."`
-	CacheLimit        Size          `toml:"cache_limit" doc:"How large the cache may grow. Units: B, KiB, MiB, GiB, TiB."`
+	Cache             string        `toml:"cache" doc:"Where sources and prepared kernels are kept. May be deleted at any time; holds what the last update needed, about 2 GB."`
 	Jobs              int           `toml:"jobs" doc:"How many compilers run at once. 0: one for each processor."`
 	Snapshot          string        `toml:"snapshot" doc:"An archive (http or https) that keeps old package versions, asked for what the mirrors have dropped. Empty: none."`
 	BuildUser         string        `toml:"build_user" doc:"The unprivileged user that parses and compiles what was downloaded."`
@@ -48,7 +47,6 @@ func Default() Config {
 		Wait:              10 * time.Minute,
 		TransitionTimeout: time.Minute,
 		Cache:             "/var/cache/upsplice",
-		CacheLimit:        3 << 30,
 		BuildUser:         "_upsplice",
 	}
 }
@@ -170,8 +168,6 @@ func (c Config) check() error {
 		return fmt.Errorf("transition_timeout is %s, must be positive", c.TransitionTimeout)
 	case !filepath.IsAbs(c.Cache) || filepath.Clean(c.Cache) == "/":
 		return fmt.Errorf("cache is %q, must be an absolute path below /", c.Cache)
-	case c.CacheLimit <= 0:
-		return fmt.Errorf("cache_limit is %s, must be positive", c.CacheLimit)
 	case c.Jobs < 0:
 		return fmt.Errorf("jobs is %d, must not be negative", c.Jobs)
 	case c.BuildUser == "root":
@@ -206,8 +202,6 @@ func literal(v reflect.Value) string {
 	switch x := v.Interface().(type) {
 	case time.Duration:
 		return fmt.Sprintf("%q", shortDuration(x))
-	case Size:
-		return fmt.Sprintf("%q", x.String())
 	case string:
 		return fmt.Sprintf("%q", x)
 	default:

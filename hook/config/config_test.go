@@ -44,7 +44,6 @@ enabled = false
 wait = "0s"
 transition_timeout = "1m30s"
 cache = "/srv/c"
-cache_limit = "500MiB"
 jobs = 3
 snapshot = "https://snapshot.example/archive"
 build_user = "builder"
@@ -52,7 +51,7 @@ backend = "debian"
 `
 	want := Config{
 		Enabled: false, Wait: 0, TransitionTimeout: 90 * time.Second,
-		Cache: "/srv/c", CacheLimit: 500 << 20, Jobs: 3,
+		Cache: "/srv/c", Jobs: 3,
 		Snapshot: "https://snapshot.example/archive", BuildUser: "builder", Backend: "debian",
 	}
 	got, err := Parse(strings.NewReader(text))
@@ -78,9 +77,6 @@ func TestRefused(t *testing.T) {
 		{"transition_timeout = \"0s\"", "transition_timeout is 0s"},
 		{"cache = \"var/cache\"", "absolute path"},
 		{"cache = \"/\"", "absolute path"},
-		{"cache_limit = \"3GB\"", "3GB"},
-		{"cache_limit = 3", "\"3\""},
-		{"cache_limit = \"0B\"", "cache_limit is 0B"},
 		{"jobs = -1", "jobs is -1"},
 		{"snapshot = \"ftp://x/\"", "snapshot"},
 		{"snapshot = \"file:///etc\"", "snapshot"},
@@ -127,31 +123,9 @@ func TestLoad(t *testing.T) {
 	}
 }
 
-func TestSize(t *testing.T) {
-	for text, want := range map[string]Size{
-		"0B": 0, "1B": 1, "1KiB": 1024, "3GiB": 3 << 30, "2 TiB": 2 << 40, "8388607TiB": 8388607 << 40,
-	} {
-		var s Size
-		if err := s.UnmarshalText([]byte(text)); err != nil || s != want {
-			t.Errorf("%s: %d, %v", text, s, err)
-		}
-		var again Size
-		if err := again.UnmarshalText([]byte(s.String())); err != nil || again != s {
-			t.Errorf("%s does not survive String: %s", text, s)
-		}
-	}
-	for _, text := range []string{"", "3", "GiB", "-1B", "1.5GiB", "8388608TiB", "9999999999999999999B"} {
-		var s Size
-		if err := s.UnmarshalText([]byte(text)); err == nil {
-			t.Errorf("%q is accepted as %d", text, s)
-		}
-	}
-}
-
 func FuzzParse(f *testing.F) {
 	f.Add(Example())
 	f.Add("wait = \"1h\"\n[x]\ny = 1\n")
-	f.Add("cache_limit = 3")
 	f.Add("a.b.c = [1, {x = 2}]")
 	f.Fuzz(func(t *testing.T, text string) {
 		c, err := Parse(strings.NewReader(text))

@@ -95,9 +95,12 @@ func (p *Pipeline) note(format string, arg ...any) {
 	p.Sink.Emit(progress.Event{Kind: progress.Note, Text: fmt.Sprintf(format, arg...)})
 }
 
-// downloads is where the backend keeps the packages of one kernel.
+// Packages is the part of the cache with a directory for each kernel version, in
+// which the backend keeps its packages.
+const Packages = "packages"
+
 func (p *Pipeline) downloads(k backend.Kernel) string {
-	return filepath.Join(p.Config.Cache, "packages", k.SourceVersion, k.Release)
+	return filepath.Join(p.Config.Cache, Packages, k.SourceVersion, k.Release)
 }
 
 // failed wraps a fault of a tool, the disk or the network, unless err already
