@@ -158,6 +158,7 @@ func heading(text string) { fmt.Printf("\n== %s\n", text) }
 type facts struct {
 	values map[string][]string
 	last   string
+	ended  func()
 	oopses []string // for each fault of the kernel, the key of the line before it
 }
 
@@ -212,6 +213,9 @@ func upgrade(ctx context.Context, sys *rig.System, env map[string]string) (*fact
 
 func boot(ctx context.Context, console io.Writer, m vmtest.Machine) (*facts, error) {
 	f := &facts{values: map[string][]string{}}
+	// A kernel that has faulted need not be able to switch itself off.
+	ctx, f.ended = context.WithCancel(ctx)
+	defer f.ended()
 	pr, pw := io.Pipe()
 	done := make(chan struct{})
 	go func() {
@@ -221,8 +225,7 @@ func boot(ctx context.Context, console io.Writer, m vmtest.Machine) (*facts, err
 	_, err := m.Run(ctx, pw)
 	pw.Close()
 	<-done
-	// A kernel that has faulted need not come to an end by itself.
-	if err != nil && len(f.oopses) == 0 {
+	if err != nil && !f.has("end") && len(f.oopses) == 0 {
 		return nil, fmt.Errorf("booting %s: %w", filepath.Base(m.Kernel), err)
 	}
 	return f, nil
@@ -239,6 +242,9 @@ func (f *facts) read(r io.Reader, show io.Writer) {
 			key, value, _ := strings.Cut(rest, " ")
 			f.values[key] = append(f.values[key], strings.TrimSpace(value))
 			f.last = key
+			if key == "end" {
+				f.ended()
+			}
 		}
 		if fault.MatchString(line) {
 			f.oopses = append(f.oopses, f.last)

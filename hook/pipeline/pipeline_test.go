@@ -265,3 +265,13 @@ func TestDecide(t *testing.T) {
 		})
 	}
 }
+
+func TestLanded(t *testing.T) {
+	p := newWorld(t).pipeline(t, "boot1")
+	for release, want := range map[string]bool{"1.0-2-cloud": true, "1.0-1-cloud": false, "1.0-0-cloud": false} {
+		u, ok, err := p.Landed(context.Background(), release)
+		if err != nil || ok != want || ok && (u.To.Release != release || u.Trigger != journal.TriggerWatch) {
+			t.Errorf("Landed(%s) = %+v, %v, %v, want %v", release, u, ok, err, want)
+		}
+	}
+}

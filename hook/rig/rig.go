@@ -163,10 +163,13 @@ const SourcesNew = `echo "deb [trusted=yes] file:/srv/repo new main" >> ` + sour
 func (b *builder) install(ctx context.Context) error {
 	root := b.path("root")
 	files := map[string]string{
-		sourcesFile:                      "deb [trusted=yes] file:/srv/repo old main\n",
-		"/etc/apt/sources.list":          "",
-		"/etc/hostname":                  "upsplice-vm\n",
-		"/etc/dpkg/dpkg.cfg.d/unsafe-io": "force-unsafe-io\n",
+		sourcesFile:             "deb [trusted=yes] file:/srv/repo old main\n",
+		"/etc/apt/sources.list": "",
+		"/etc/hostname":         "upsplice-vm\n",
+		// What a kernel recommends (firmware, apparmor) is not in the repository, and
+		// apt keeps a new kernel back rather than leave that out.
+		"/etc/apt/apt.conf.d/00recommends": "APT::Install-Recommends \"false\";\n",
+		"/etc/dpkg/dpkg.cfg.d/unsafe-io":   "force-unsafe-io\n",
 	}
 	for path, text := range files {
 		if err := writeFile(filepath.Join(root, path), text, 0o644); err != nil {

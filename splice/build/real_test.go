@@ -106,6 +106,7 @@ func TestReal(t *testing.T) {
 	t.Run("units", func(t *testing.T) { testUnits(t, from, cache) })
 	t.Run("again", func(t *testing.T) { testAgain(t, from, to, cache, res) })
 	t.Run("refuses", func(t *testing.T) { testRefuses(t, from, to, cache) })
+	t.Run("compilers", func(t *testing.T) { testCompilers(t, from, to, cache) })
 	t.Run("variant", func(t *testing.T) { testVariant(t, from, cache) })
 }
 
@@ -346,5 +347,27 @@ func testRefuses(t *testing.T, from, to Kernel, cache string) {
 		if err == nil || !strings.Contains(err.Error(), tc.want) {
 			t.Errorf("%s: got %+v, %v, want %q", name, res, err, tc.want)
 		}
+	}
+}
+
+// testCompilers builds without the kernel's compiler. One that is missing is an
+// error that names it; one that makes other code is found out by matching.
+func testCompilers(t *testing.T, from, to Kernel, cache string) {
+	from.CC = "gcc-of-nowhere"
+	if res, err := Run(t.Context(), Request{From: from, To: to, Cache: cache}); err == nil || !strings.Contains(err.Error(), from.CC) {
+		t.Errorf("without a compiler: got %+v, %v", res, err)
+	}
+	from.CC = filepath.Join(t.TempDir(), "cc")
+	if err := os.WriteFile(from.CC, []byte("#!/bin/sh\nexec gcc-12 \"$@\" -fno-tree-ter -O1\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	res, err := Run(t.Context(), Request{From: from, To: to, Cache: cache})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if res.File != nil || !slices.ContainsFunc(res.Groups, func(g splicefile.Group) bool {
+		return slices.ContainsFunc(g.Reasons, func(r splicefile.Reason) bool { return r.Code == "pre-mismatch" })
+	}) {
+		t.Errorf("with another compiler: %+v", res.Groups)
 	}
 }
