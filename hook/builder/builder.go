@@ -142,7 +142,7 @@ func read(r io.Reader, sink progress.Sink) (answer, error) {
 			return a, nil
 		}
 		e := a.Event
-		sink.Emit(progress.Event{Kind: progress.Tick, Stage: e.Stage, Text: e.Text, Done: e.Done, Total: e.Total})
+		sink.Emit(progress.Event{Kind: progress.Tick, Stage: e.Stage, Text: e.Text, Done: e.Done, Total: e.Total, Unit: e.Unit})
 	}
 	return answer{}, lines.Err()
 }

@@ -14,9 +14,11 @@ now() { cut -d' ' -f1 /proc/uptime; }
 mount -t tracefs tracefs /sys/kernel/tracing 2>/dev/null
 echo "1 4 1 7" > /proc/sys/kernel/printk # the console is for the demonstration; dmesg keeps everything
 
-# An ext4 write load: allocates and frees blocks until told to stop.
+# An ext4 write load: allocates and frees blocks until told to stop, with a pause
+# of as many seconds as $1 says.
 load_start() {
 	rm -f /run/load.*
+	echo "$1" >/run/load.pause
 	mkdir -p /var/load /run
 	(
 		n=0
@@ -27,7 +29,8 @@ load_start() {
 			[ $((n % 3)) -ne 0 ] || rm -f $file
 			n=$((n + 1))
 			echo $n >/run/load.rounds
-			sleep 0.1
+			read -r pause </run/load.pause
+			sleep "$pause"
 		done
 		touch /run/load.done
 	) &
@@ -53,7 +56,7 @@ redirected() { grep -c klp_ftrace_handler /sys/kernel/tracing/enabled_functions;
 case $demo_phase in
 control)
 	# The kernel as it is, without upsplice: does the fault of this pair show?
-	load_start
+	load_start 0.1
 	sleep 2
 	say control-begin
 	drop_caches 40
@@ -62,7 +65,7 @@ control)
 main)
 	say running "$(uname -r)"
 	say effective-before "$(upsplice uname -r)"
-	load_start
+	load_start 1
 	say upgrade-begin "$(now)"
 	. /root/sources-new
 	apt-get -q update && apt-get -y upgrade --with-new-pkgs
@@ -86,6 +89,7 @@ main)
 		echo "p:new/${f%,*} $patch:${f%,*}" >>kprobe_events
 	done
 	echo 1 >events/new/enable
+	echo 0.1 >/run/load.pause
 	sleep 6
 	drop_caches 12
 	sleep 2
@@ -107,7 +111,7 @@ main)
 	# The old code again, shown as before: what survived with the splice must fail
 	# again if it failed in the throwaway boot.
 	if [ "$demo_control" = oops ]; then
-		load_start
+		load_start 0.1
 		sleep 1
 		say undone-begin
 		drop_caches 40

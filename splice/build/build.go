@@ -22,13 +22,17 @@ type Kernel struct {
 	Module        string // any .ko of this kernel, for its vermagic
 }
 
-// Event is one step of progress. Done and Total count Unit; Total 0 means unknown.
+// Event is one step of progress. Total 0 means unknown.
 type Event struct {
 	Stage string // "delta", "units", "compile", "diff", "match", "module"
 	Text  string
 	Done  int64
 	Total int64
+	Unit  string // Bytes, or "" for things that Text names
 }
+
+// Bytes is the Unit of byte counts.
+const Bytes = "bytes"
 
 // Request of Run.
 type Request struct {

@@ -141,7 +141,7 @@ func (s *store) extract(ctx context.Context, sd *side, base *side, p *reporter) 
 		opt.Base = base.tree
 	}
 	p.event(stage, text, 0, 0)
-	opt.Progress = func(n int64) { p.event(stage, text, n, 0) }
+	opt.Progress = func(n int64) { p.bytes(stage, text, n) }
 	return tree.Extract(ctx, r, sd.tree, opt)
 }
 

@@ -28,6 +28,15 @@ func (r *reporter) event(stage, text string, done, total int64) {
 	r.progress(Event{Stage: stage, Text: text, Done: done, Total: total})
 }
 
+func (r *reporter) bytes(stage, text string, done int64) {
+	if r.progress == nil {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.progress(Event{Stage: stage, Text: text, Done: done, Unit: Bytes})
+}
+
 // time starts the clock of a stage; the result stops it.
 func (r *reporter) time(stage string) func() {
 	start := time.Now()

@@ -189,10 +189,22 @@ func (c *Compiler) findTools(ctx context.Context) error {
 			return &Error{Stage: "objtool", Err: err}
 		}
 		parts = append(parts, digest, t.objtool[1:])
+		// It comes out of a package that is not installed, so nothing has seen to the
+		// libraries it needs.
+		output, err := c.run(ctx, os.TempDir(), []string{t.objtool[0], "--help"})
+		var exit *exec.ExitError
+		if err != nil && (!errors.As(err, &exit) || exit.ExitCode() == 127) {
+			return &Error{Stage: "objtool", Output: output, Err: fmt.Errorf("starting %s: %w: %s", t.objtool[0], err, firstLine(output))}
+		}
 	}
 	t.identity = hashOf(parts...)
 	c.tool = &t
 	return nil
+}
+
+func firstLine(s string) string {
+	line, _, _ := strings.Cut(s, "\n")
+	return line
 }
 
 // missing says which package has the command: on Debian, Fedora and the like the
