@@ -22,7 +22,7 @@ import (
 // companions are what the upsplice package depends on.
 var packages = []string{
 	"adduser", "apt-utils", "binutils", "ca-certificates", "dbus", "gcc-12", "initramfs-tools",
-	"kmod", "linux-base", "make", "procps", "systemd", "systemd-sysv", "unattended-upgrades", "xz-utils", "zstd",
+	"kmod", "libelf1", "linux-base", "make", "procps", "systemd", "systemd-sysv", "unattended-upgrades", "xz-utils", "zstd",
 }
 
 // Unpack makes dir a minimal Debian. The bootstrap is kept for a week: it costs

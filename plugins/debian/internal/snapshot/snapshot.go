@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package snapshot gets package versions that the mirrors have dropped from an
-// archive that keeps them. The archive answers like snapshot.debian.org does:
+// archive that keeps them. The archive answers like the public snapshot archive of Debian does:
 //
 //	BASE/mr/binary/NAME/VERSION/binfiles?fileinfo=1   which files, as JSON
 //	BASE/file/SHA1                                    one file by its hash

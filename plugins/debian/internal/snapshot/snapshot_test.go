@@ -26,7 +26,7 @@ func sum(b []byte) string {
 	return hex.EncodeToString(s[:])
 }
 
-// serve answers like snapshot.debian.org; file serves the content.
+// serve answers like the public snapshot archive; file serves the content.
 func serve(t *testing.T, file http.HandlerFunc) *Client {
 	t.Helper()
 	mux := http.NewServeMux()
