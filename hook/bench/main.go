@@ -21,9 +21,9 @@ import (
 	"github.com/upsplice/upsplice/hook/builder"
 	"github.com/upsplice/upsplice/hook/pipeline"
 	"github.com/upsplice/upsplice/hook/progress"
+	"github.com/upsplice/upsplice/hook/rig"
 	"github.com/upsplice/upsplice/kmod/lab"
 	"github.com/upsplice/upsplice/splice/build"
-	"github.com/upsplice/upsplice/splice/splicefile"
 )
 
 func main() {
@@ -58,7 +58,7 @@ func run(ctx context.Context) error {
 	fmt.Printf("%s (%s) to %s (%s), %d processors\n\n", from.Release, from.Version, to.Release, to.Version, runtime.NumCPU())
 
 	b := &builder.Builder{}
-	req := build.Request{From: side(from), To: side(to), Cache: filepath.Join(cache, "cold")}
+	req := build.Request{From: rig.Side(from), To: rig.Side(to), Cache: filepath.Join(cache, "cold")}
 	cold, err := measure(func() (pipeline.Built, error) { return b.Build(ctx, req, quiet) })
 	if err != nil {
 		return err
@@ -94,14 +94,6 @@ func run(ctx context.Context) error {
 }
 
 var quiet = progress.SinkFunc(func(progress.Event) {})
-
-func side(k lab.Kernel) build.Kernel {
-	return build.Kernel{
-		Kernel:        splicefile.Kernel{Release: k.Release, Version: k.Version, Arch: "amd64"},
-		SourceArchive: k.SourceArchive, Headers: k.HeadersDir, Kbuild: k.KbuildDir, CC: "gcc-12",
-		Image: k.Vmlinuz, Module: k.AnyModule,
-	}
-}
 
 type measured struct {
 	wall, cpu time.Duration

@@ -11,6 +11,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/upsplice/upsplice/hook/rig"
 	"github.com/upsplice/upsplice/kmod/lab"
 	"github.com/upsplice/upsplice/splice/build"
 )
@@ -42,13 +43,13 @@ func TestFullDisk(t *testing.T) {
 	ctx := context.Background()
 	mount(64, "")
 	t.Cleanup(func() { _ = exec.Command("umount", dir).Run() })
-	full("unpacking", build.Prepare(ctx, side(from), dir, nil))
+	full("unpacking", build.Prepare(ctx, rig.Side(from), dir, nil))
 
 	mount(4096, "remount,")
-	if err := build.Prepare(ctx, side(from), dir, nil); err != nil {
+	if err := build.Prepare(ctx, rig.Side(from), dir, nil); err != nil {
 		t.Fatal(err)
 	}
-	req := build.Request{From: side(from), To: side(to), Cache: dir}
+	req := build.Request{From: rig.Side(from), To: rig.Side(to), Cache: dir}
 	mount(used()+1, "remount,")
 	res, err := build.Run(ctx, req)
 	if err == nil {

@@ -12,25 +12,18 @@ import (
 	"testing"
 	"time"
 
+	"github.com/upsplice/upsplice/hook/rig"
 	"github.com/upsplice/upsplice/kmod/lab"
 	"github.com/upsplice/upsplice/kmod/vmtest"
 	"github.com/upsplice/upsplice/splice/build"
 	"github.com/upsplice/upsplice/splice/splicefile"
 )
 
-func side(k lab.Kernel) build.Kernel {
-	return build.Kernel{
-		Kernel:        splicefile.Kernel{Release: k.Release, Version: k.Version, Arch: "amd64"},
-		SourceArchive: k.SourceArchive, Headers: k.HeadersDir, Kbuild: k.KbuildDir, CC: "gcc-12",
-		Image: k.Vmlinuz, Module: k.AnyModule,
-	}
-}
-
 // splice builds the splice of the small pair. The cache outlives the test run:
 // its keys are contents.
 func splice(t *testing.T, from, to lab.Kernel) *splicefile.File {
 	t.Helper()
-	res, err := build.Run(context.Background(), build.Request{From: side(from), To: side(to),
+	res, err := build.Run(context.Background(), build.Request{From: rig.Side(from), To: rig.Side(to),
 		Cache: filepath.Join(lab.Dir(), "cache")})
 	if err != nil {
 		t.Fatal(err)

@@ -20,6 +20,8 @@ import (
 
 	"github.com/upsplice/upsplice/kmod/lab"
 	"github.com/upsplice/upsplice/kmod/vmtest"
+	"github.com/upsplice/upsplice/splice/build"
+	"github.com/upsplice/upsplice/splice/splicefile"
 )
 
 // Options of Build.
@@ -221,4 +223,13 @@ func (b *builder) disks(ctx context.Context) error {
 		return err
 	}
 	return os.RemoveAll(b.path("repo"))
+}
+
+// Side is a fetched kernel as the engine takes it.
+func Side(k lab.Kernel) build.Kernel {
+	return build.Kernel{
+		Kernel:        splicefile.Kernel{Release: k.Release, Version: k.Version, Arch: "amd64"},
+		SourceArchive: k.SourceArchive, Headers: k.HeadersDir, Kbuild: k.KbuildDir, CC: "gcc-12",
+		Image: k.Vmlinuz, Module: k.AnyModule,
+	}
 }
