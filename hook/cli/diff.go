@@ -3,10 +3,6 @@
 package cli
 
 import (
-	"errors"
-	"fmt"
-	"os"
-
 	"github.com/spf13/cobra"
 
 	"github.com/upsplice/upsplice/hook/outcome"
@@ -54,35 +50,15 @@ func (a *app) diffCommand() *cobra.Command {
 }
 
 func diffFiles(prePath, postPath string) (*objdiff.Result, error) {
-	pre, err := readObject(prePath)
+	pre, err := object.ReadFile(prePath)
 	if err != nil {
 		return nil, err
 	}
-	post, err := readObject(postPath)
+	post, err := object.ReadFile(postPath)
 	if err != nil {
 		return nil, err
 	}
 	return objdiff.Compare(pre, post)
-}
-
-func readObject(path string) (*object.Object, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	st, err := f.Stat()
-	if err != nil {
-		return nil, err
-	}
-	if !st.Mode().IsRegular() {
-		return nil, fmt.Errorf("reading %s: %w", path, errors.New("it is not a regular file"))
-	}
-	o, err := object.Read(f, st.Size())
-	if err != nil {
-		return nil, fmt.Errorf("reading %s: %w", path, err)
-	}
-	return o, nil
 }
 
 func (a *app) printDiff(res *objdiff.Result) {

@@ -66,16 +66,7 @@ var machines = []struct {
 
 // expectations describes all functions in the text of the image.
 func expectations(t *testing.T, vmlinuz string) []Expectation {
-	f, err := os.Open(vmlinuz)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	st, err := f.Stat()
-	if err != nil {
-		t.Fatal(err)
-	}
-	img, err := kimage.Open(f, st.Size())
+	img, err := kimage.OpenFile(vmlinuz)
 	if err != nil {
 		t.Fatal(err)
 	}

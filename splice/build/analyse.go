@@ -71,10 +71,10 @@ func (c *candidate) headers(changed map[string]bool) {
 // compare diffs the two objects. It is false for a unit without any difference.
 func (c *candidate) compare() (bool, error) {
 	var err error
-	if c.pre, err = readObject(c.preObject.Path); err != nil {
+	if c.pre, err = object.ReadFile(c.preObject.Path); err != nil {
 		return false, err
 	}
-	if c.post, err = readObject(c.postObject.Path); err != nil {
+	if c.post, err = object.ReadFile(c.postObject.Path); err != nil {
 		return false, err
 	}
 	c.diff, err = objdiff.Compare(c.pre, c.post)
@@ -139,23 +139,6 @@ func typesOf(path string) (*layout.Types, error) {
 		return nil, fmt.Errorf("reading the types of %s: %w", path, err)
 	}
 	return t, nil
-}
-
-func readObject(path string) (*object.Object, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	st, err := f.Stat()
-	if err != nil {
-		return nil, err
-	}
-	o, err := object.Read(f, st.Size())
-	if err != nil {
-		return nil, fmt.Errorf("reading %s: %w", path, err)
-	}
-	return o, nil
 }
 
 // replaced are the changed functions that are redirected, by the symbol of post.

@@ -180,11 +180,11 @@ func (s *store) image(sd *side) (*kimage.Image, error) {
 	if stored {
 		path = s.path("images", sd.imageID)
 	}
-	img, err := openImage(path)
+	img, err := kimage.OpenFile(path)
 	if err != nil && stored {
 		// Cut short by a power failure, or of a version that reads it in another way.
 		stored = false
-		img, err = openImage(sd.Image)
+		img, err = kimage.OpenFile(sd.Image)
 	}
 	if err != nil {
 		return nil, err
@@ -203,23 +203,6 @@ func (s *store) image(sd *side) (*kimage.Image, error) {
 	}
 	if sd.BuildID != "" && sd.BuildID != img.BuildID {
 		return nil, fmt.Errorf("opening %s: its build id is %s, not %s", sd.Image, img.BuildID, sd.BuildID)
-	}
-	return img, nil
-}
-
-func openImage(path string) (*kimage.Image, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	st, err := f.Stat()
-	if err != nil {
-		return nil, err
-	}
-	img, err := kimage.Open(f, st.Size())
-	if err != nil {
-		return nil, fmt.Errorf("opening %s: %w", path, err)
 	}
 	return img, nil
 }

@@ -35,16 +35,7 @@ enum netdev_priv_flags priv; struct page page; struct bio bio; struct super_bloc
 // the types that the kernel ships.
 func TestShippedKernel(t *testing.T) {
 	k := lab.NeedNewest(t, lab.Image, lab.Headers)
-	f, err := os.Open(k.Vmlinuz)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	st, err := f.Stat()
-	if err != nil {
-		t.Fatal(err)
-	}
-	im, err := kimage.Open(f, st.Size())
+	im, err := kimage.OpenFile(k.Vmlinuz)
 	if err != nil {
 		t.Fatal(err)
 	}

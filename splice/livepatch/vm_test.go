@@ -47,16 +47,7 @@ func buildLive(t *testing.T, k lab.Kernel) *object.Object {
 
 func openImage(t *testing.T, k lab.Kernel) *kimage.Image {
 	t.Helper()
-	f, err := os.Open(k.Vmlinuz)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	st, err := f.Stat()
-	if err != nil {
-		t.Fatal(err)
-	}
-	img, err := kimage.Open(f, st.Size())
+	img, err := kimage.OpenFile(k.Vmlinuz)
 	if err != nil {
 		t.Fatal(err)
 	}

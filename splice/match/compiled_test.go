@@ -43,7 +43,7 @@ func unpackSide(t *testing.T, k lab.Kernel, dir, base string) (side, *tree.Delta
 	if err != nil {
 		t.Fatal(err)
 	}
-	im, err := openFile(k.Vmlinuz)
+	im, err := kimage.OpenFile(k.Vmlinuz)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -88,16 +88,7 @@ func (s side) compiled(t *testing.T, target string, options ...string) *object.O
 	if err != nil {
 		t.Fatal(err)
 	}
-	f, err := os.Open(objs[0].Path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	st, err := f.Stat()
-	if err != nil {
-		t.Fatal(err)
-	}
-	o, err := object.Read(f, st.Size())
+	o, err := object.ReadFile(objs[0].Path)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -6,7 +6,6 @@ import (
 	"bytes"
 	"debug/elf"
 	"encoding/binary"
-	"os"
 	"slices"
 	"sync"
 	"testing"
@@ -28,25 +27,12 @@ func image(t testing.TB) *kimage.Image {
 	t.Helper()
 	shipped.once.Do(func() {
 		k := lab.NeedNewest(t, lab.Image)
-		shipped.im, shipped.err = openFile(k.Vmlinuz)
+		shipped.im, shipped.err = kimage.OpenFile(k.Vmlinuz)
 	})
 	if shipped.im == nil {
 		t.Fatalf("the shipped kernel is not there: %v", shipped.err)
 	}
 	return shipped.im
-}
-
-func openFile(name string) (*kimage.Image, error) {
-	f, err := os.Open(name)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	st, err := f.Stat()
-	if err != nil {
-		return nil, err
-	}
-	return kimage.Open(f, st.Size())
 }
 
 // ownImage returns an image that the test may write to through At.
