@@ -100,6 +100,12 @@ main)
 	load_stop
 	dmesg | grep -E 'WARNING|BUG|Oops|Call Trace|protection fault|hung task' | while read -r line; do say kernel-log "$line"; done
 
+	# From here on the old code is to be survived for as long as undo takes. What the
+	# dropped caches held of the places that undo writes to is read again now.
+	for f in $(find /var/lib/upsplice -type f); do
+		cp -p "$f" "$f.copy" && mv "$f.copy" "$f"
+	done
+	sync
 	say kernel-log-read "$(dmesg | wc -l) lines"
 
 	upsplice undo
