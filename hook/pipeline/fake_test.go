@@ -29,6 +29,7 @@ type world struct {
 	// groups that the engine finds; nil is one live group.
 	groups []splicefile.Group
 	nofile bool
+	other  bool             // the engine makes a splice that nobody asked for
 	fail   map[string]error // by point
 }
 
@@ -122,6 +123,9 @@ func (f fakeBuilder) Build(_ context.Context, req build.Request, _ progress.Sink
 	}
 	if b.Groups == nil {
 		b.Groups = []splicefile.Group{{Units: []string{"fs/a/b.o"}, Functions: []string{"f"}, Live: true}}
+	}
+	if f.other {
+		req.To.Release = "9.9-cloud"
 	}
 	name := "upsplice_" + strings.ReplaceAll(req.To.Version, ".", "_")
 	s := &splicefile.File{

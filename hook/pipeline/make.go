@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"syscall"
 
 	"golang.org/x/sync/errgroup"
 
@@ -164,7 +165,8 @@ func (p *Pipeline) Prepare(ctx context.Context, release string) error {
 
 // ReadSplice opens and verifies a .splice file.
 func ReadSplice(path string) (*splicefile.File, error) {
-	f, err := os.Open(path)
+	// Not blocking: what the build user left there may be a pipe.
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, &outcome.Error{Outcome: outcome.Failed, What: "opening the splice", Err: err}
 	}

@@ -71,6 +71,7 @@ func TestUpdateEndsAsItShould(t *testing.T) {
 			w.fail["fetch"] = &backend.Error{Kind: backend.NotFound, What: "linux-source 1.0-1", Remedy: "keep a snapshot"}
 		}, outcome.Failed, "keep a snapshot", false},
 		{"backend broken", func(w *world) { w.fail["open"] = errors.New("checksum differs") }, outcome.Failed, "checksum differs", false},
+		{"splice of another update", func(w *world) { w.other = true }, outcome.Refused, "splice file", false},
 		{"transition stalls", func(w *world) { w.fail["apply"] = refusal("transition") }, outcome.Refused, "transition", false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -273,5 +274,15 @@ func TestLanded(t *testing.T) {
 		if err != nil || ok != want || ok && (u.To.Release != release || u.Trigger != journal.TriggerWatch) {
 			t.Errorf("Landed(%s) = %+v, %v, %v, want %v", release, u, ok, err, want)
 		}
+	}
+}
+
+func TestReadSpliceDoesNotWaitForAPipe(t *testing.T) {
+	path := t.TempDir() + "/pipe.splice"
+	if err := syscall.Mkfifo(path, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ReadSplice(path); outcome.Of(err) != outcome.Refused {
+		t.Errorf("ReadSplice(a pipe) = %v", err)
 	}
 }

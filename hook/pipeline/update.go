@@ -112,6 +112,10 @@ func (p *Pipeline) makeLive(ctx context.Context, lock *journal.Lock, u journal.U
 	if err != nil {
 		return none, built, err
 	}
+	if m := f.Manifest; m.From.Release != u.From.Release || m.To.Release != u.To.Release {
+		return none, built, &outcome.Error{Outcome: outcome.Refused, Check: "splice file", What: "reading " + built.File,
+			Err: fmt.Errorf("it leads from %s to %s", m.From.Release, m.To.Release)}
+	}
 	rec, err := p.ApplySplice(ctx, lock, f)
 	return rec, built, err
 }
