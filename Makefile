@@ -21,13 +21,15 @@ demo: deb ## boot a real older kernel, upgrade it with apt, see the update live
 	$(GO) run ./hook/demo -package $(DEB)
 
 .PHONY: test
-test: lint deb ## all tests but the slow ones, boots included
+test: lint deb ## all tests, boots included
 	UPSPLICE_DEB=$(abspath $(DEB)) $(GO) test -timeout 22m ./...
 
 .PHONY: test-all
-test-all: lint deb ## all tests, the slow ones too
-	UPSPLICE_DEB=$(abspath $(DEB)) $(GO) test -timeout 120m -tags slow ./...
-	CGO_ENABLED=1 $(GO) test -race -timeout 30m ./distro/... ./hook/... ./plugins/...
+test-all: test race fuzz demo ## test, the race detector, every fuzz target, the demonstration
+
+.PHONY: race
+race: ## the tests of what runs concurrently, under the race detector
+	CGO_ENABLED=1 $(GO) test -race -timeout 30m $$($(GO) list ./distro/... ./hook/... ./plugins/... | grep -v /e2e)
 
 .PHONY: lint
 lint: ## formatting, vet, staticcheck
@@ -44,7 +46,7 @@ FUZZTIME ?= 20s
 fuzz: ## run every fuzz target for FUZZTIME
 	@for pkg in $$($(GO) list ./...); do \
 		for f in $$($(GO) test -list '^Fuzz' $$pkg 2>/dev/null | grep ^Fuzz); do \
-			echo "$$pkg $$f"; $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) $$pkg || exit 1; \
+			echo "$$pkg $$f"; $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 1x $$pkg || exit 1; \
 		done; \
 	done
 
