@@ -47,11 +47,25 @@ type limited struct {
 var _ backend.Backend = (*limited)(nil)
 
 func call[T any](ctx context.Context, l *limited, name string, f func(context.Context) (T, error)) (T, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, l.limits.Call,
-		&TimeoutError{Backend: l.name, Call: name, Limit: l.limits.Call})
+	limit := &TimeoutError{Backend: l.name, Call: name, Limit: l.limits.Call}
+	limited, cancel := context.WithTimeoutCause(ctx, l.limits.Call, limit)
 	defer cancel()
-	v, err := f(ctx)
-	return v, l.explain(err)
+	v, err := f(limited)
+	return v, l.explain(limit.instead(err, ctx, limited))
+}
+
+// instead returns e for an error that only says that a deadline has passed, if
+// that was the limit's: gRPC sends the deadline along, and the backend's clock may
+// be the first to notice.
+func (e *TimeoutError) instead(err error, ctx, limited context.Context) error {
+	if err == e || !errors.Is(err, context.DeadlineExceeded) {
+		return err
+	}
+	own, _ := limited.Deadline()
+	if callers, ok := ctx.Deadline(); ok && !own.Before(callers) {
+		return err
+	}
+	return e
 }
 
 func (l *limited) explain(err error) error {
@@ -106,17 +120,17 @@ func (l *limited) Prebuilt(ctx context.Context, from, to backend.Kernel, buildID
 
 // Fetch has two limits: on the whole, and on the time without progress.
 func (l *limited) Fetch(ctx context.Context, req backend.FetchRequest, progress func(backend.Progress)) (backend.Materials, error) {
-	ctx, cancelAll := context.WithTimeoutCause(ctx, l.limits.Fetch,
-		&TimeoutError{Backend: l.name, Call: "fetch", Limit: l.limits.Fetch})
+	limit := &TimeoutError{Backend: l.name, Call: "fetch", Limit: l.limits.Fetch}
+	whole, cancelAll := context.WithTimeoutCause(ctx, l.limits.Fetch, limit)
 	defer cancelAll()
-	ctx, cancel := context.WithCancelCause(ctx)
+	watched, cancel := context.WithCancelCause(whole)
 	defer cancel(nil)
 	idle := time.AfterFunc(l.limits.Idle, func() {
 		cancel(&TimeoutError{Backend: l.name, Call: "fetch", Limit: l.limits.Idle, Idle: true})
 	})
 	defer idle.Stop()
 	thin := &thinner{out: progress}
-	m, err := l.next.Fetch(ctx, req, func(p backend.Progress) {
+	m, err := l.next.Fetch(watched, req, func(p backend.Progress) {
 		idle.Reset(l.limits.Idle)
 		if !thin.add(p) {
 			cancel(&backend.Error{Kind: backend.Internal, What: "backend " + l.name,
@@ -124,7 +138,7 @@ func (l *limited) Fetch(ctx context.Context, req backend.FetchRequest, progress 
 		}
 	})
 	thin.flush()
-	return m, l.explain(err)
+	return m, l.explain(limit.instead(err, ctx, whole))
 }
 
 // thinner passes on some of very many progress messages, the last one included.
