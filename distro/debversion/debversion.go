@@ -23,7 +23,6 @@ const maxDigits = 18
 
 // Version is a valid Debian version. The zero value is none.
 type Version struct {
-	text   string
 	parsed debver.Version
 }
 
@@ -46,7 +45,7 @@ func Parse(s string) (Version, error) {
 	if err != nil {
 		return Version{}, &InvalidError{Version: s, Reason: err.Error()}
 	}
-	return Version{text: s, parsed: v}, nil
+	return Version{parsed: v}, nil
 }
 
 func clip(s string) string {
@@ -105,12 +104,6 @@ func invalid(s, symbols string) string {
 	}
 	return ""
 }
-
-// String is the version as it was written.
-func (v Version) String() string { return v.text }
-
-// Upstream is the version without epoch and revision: "6.1.192" of "6.1.192-1".
-func (v Version) Upstream() string { return v.parsed.Version() }
 
 // Compare is -1, 0 or +1 as v is older than, equal to or newer than w.
 func (v Version) Compare(w Version) int {

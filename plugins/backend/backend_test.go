@@ -231,7 +231,7 @@ func TestDescribeCommand(t *testing.T) {
 // The committed code must be what backend.proto says.
 func TestGeneratedCodeIsCurrent(t *testing.T) {
 	if _, err := exec.LookPath("protoc"); err != nil {
-		t.Skip("protoc is not installed: apt-get install protobuf-compiler")
+		t.Fatal("protoc is not installed: apt-get install protobuf-compiler")
 	}
 	dir := t.TempDir()
 	if out, err := exec.Command("sh", "backendpb/generate.sh", dir).CombinedOutput(); err != nil {
