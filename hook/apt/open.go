@@ -7,7 +7,6 @@ import (
 	"io"
 	"os"
 	"strconv"
-	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -48,23 +47,4 @@ func (in *input) Close() error {
 		_, _ = io.Copy(io.Discard, io.LimitReader(in.File, maxTotal))
 	}
 	return in.File.Close()
-}
-
-// CleanEnv returns environ without the variables that apt, dpkg and
-// unattended-upgrades set for their own use. DPKG_FRONTEND_LOCKED above all: a
-// dpkg that inherits it believes that its caller holds the lock.
-func CleanEnv(environ []string) []string {
-	var env []string
-	for _, kv := range environ {
-		name, _, _ := strings.Cut(kv, "=")
-		switch {
-		case strings.HasPrefix(name, "DPKG_"),
-			strings.HasPrefix(name, "APT_HOOK_"),
-			strings.HasPrefix(name, "DEB_MAINT_"),
-			name == "APT_LISTCHANGES_FRONTEND":
-			continue
-		}
-		env = append(env, kv)
-	}
-	return env
 }

@@ -24,7 +24,6 @@ import (
 
 func (a *app) planCommand() *cobra.Command {
 	var asJSON bool
-	var out string
 	c := &cobra.Command{
 		Use:   "plan [[FROM] TO]",
 		Short: "Say what an update would put live, without doing it",
@@ -38,7 +37,7 @@ func (a *app) planCommand() *cobra.Command {
 			case 2:
 				from, to = args[0], args[1]
 			}
-			return a.create(c.Context(), from, to, out, asJSON)
+			return a.create(c.Context(), from, to, "", asJSON)
 		},
 	}
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")

@@ -49,9 +49,6 @@ func (k *Kernel) Release() string {
 	return strings.TrimSpace(string(b))
 }
 
-// BuildID of the running kernel.
-func (k *Kernel) BuildID() (string, error) { return identity.Kernel(k.Root) }
-
 // Ready refuses kernels that cannot take a splice, and those that do not let that
 // be known.
 func (k *Kernel) Ready() error {
@@ -80,7 +77,7 @@ func (k *Kernel) Check(f *splicefile.File) error {
 		return refuse("release", "comparing the splice with the running kernel",
 			fmt.Errorf("it is for %s, and %s runs", m.From.Release, r))
 	}
-	id, err := k.BuildID()
+	id, err := identity.Kernel(k.Root)
 	if err != nil {
 		return refuse("build id", "reading the build id of the running kernel", err)
 	}

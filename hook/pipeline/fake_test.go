@@ -148,9 +148,8 @@ type fakeKernel struct {
 	release string
 }
 
-func (k *fakeKernel) Release() string          { return k.release }
-func (k *fakeKernel) BuildID() (string, error) { return "id", nil }
-func (k *fakeKernel) Ready() error             { return k.pass("ready") }
+func (k *fakeKernel) Release() string { return k.release }
+func (k *fakeKernel) Ready() error    { return k.pass("ready") }
 func (k *fakeKernel) Check(*splicefile.File) error {
 	return k.pass("check")
 }

@@ -67,7 +67,7 @@ func find(ctx context.Context, b Backend, release, flavour string) (backend.Kern
 		return k, err
 	}
 	if flavour == "" {
-		// The packages of a transaction are named after releases; so is this one.
+		// The one to start from must be installed: its flavour is not known otherwise.
 		return k, failed("looking for kernel "+release, err)
 	}
 	offered, listErr := b.Available(ctx, flavour)

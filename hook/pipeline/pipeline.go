@@ -25,8 +25,6 @@ import (
 type Kernel interface {
 	// Release is what uname -r prints.
 	Release() string
-	// BuildID of the running kernel, lower-case hex.
-	BuildID() (string, error)
 	// Ready says with an *outcome.Error why no splice could be applied, before any
 	// work is done for one.
 	Ready() error
