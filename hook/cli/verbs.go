@@ -254,8 +254,11 @@ func (a *app) showCommand() *cobra.Command {
 			a.printf("to          %s   %s\n", m.To.Release, m.To.Version)
 			a.printf("compiler    %s\n", m.Compiler)
 			a.printf("vendor      %d of %d new functions are those of the shipped image\n", m.PostMatch.Matched, m.PostMatch.Total)
+			for _, t := range m.Targets {
+				a.printf("target      %s   build id %s\n", t.Name, t.BuildID)
+			}
 			for _, mod := range m.Modules {
-				a.printf("module      %s for %s, %d bytes, sha256 %s\n", mod.Name, mod.Target, mod.Size, mod.SHA256)
+				a.printf("module      %s, %d bytes, sha256 %s\n", mod.Name, mod.Size, mod.SHA256)
 			}
 			a.printGroups(m.Groups)
 			return nil

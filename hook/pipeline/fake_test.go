@@ -131,7 +131,7 @@ func (f fakeBuilder) Build(_ context.Context, req build.Request, _ progress.Sink
 	s := &splicefile.File{
 		Manifest: splicefile.Manifest{From: req.From.Kernel, To: req.To.Kernel, Groups: b.Groups,
 			Functions: []splicefile.Function{{Name: "f", Unit: "fs/a/b.o", Kind: "changed"}},
-			Modules:   []splicefile.Module{{Name: name, Target: "vmlinux", File: name + ".ko"}}},
+			Modules:   []splicefile.Module{{Name: name, File: name + ".ko"}}},
 		Payload: map[string][]byte{name: []byte("module of " + req.To.Version)},
 	}
 	b.File = filepath.Join(f.dir, name+".splice")

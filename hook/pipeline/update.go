@@ -273,8 +273,8 @@ func (p *Pipeline) store(lock *journal.Lock, f *splicefile.File) (journal.Record
 		LiveFunctions: len(m.Functions), LiveGroups: len(m.Groups) - deferred(m.Groups), DeferredGroups: deferred(m.Groups),
 		Groups: groups,
 	}
-	for _, mod := range m.Modules {
-		rec.Targets = append(rec.Targets, mod.Target)
+	for _, t := range m.Targets {
+		rec.Targets = append(rec.Targets, t.Name)
 	}
 	return rec, lock.Put(rec)
 }

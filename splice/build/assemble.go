@@ -26,26 +26,26 @@ const draftName = "upsplice_000000000000"
 
 // module writes the module of all live groups. A unit that the writer refuses
 // defers its group; then the rest is tried again.
-func module(groups []*group, img *kimage.Image, vermagic string, from, to splicefile.Kernel) (name string, data []byte, err error) {
+func module(groups []*group, img *kimage.Image, vermagic string, from, to splicefile.Kernel) (name string, data livepatch.Module, err error) {
 	for {
-		in := livepatch.Input{Name: draftName, Target: "vmlinux", Vermagic: vermagic, Image: img, Replace: true, Units: liveUnits(groups, img)}
+		in := livepatch.Input{Name: draftName, Vermagic: vermagic, Image: img, Replace: true, Units: liveUnits(groups, img)}
 		if len(in.Units) == 0 {
-			return "", nil, nil
+			return "", data, nil
 		}
 		draft, err := livepatch.Write(in)
 		var unsupported *livepatch.UnsupportedError
 		if errors.As(err, &unsupported) {
 			if !deferUnit(groups, unsupported) {
-				return "", nil, err
+				return "", data, err
 			}
 			continue
 		}
 		if err != nil {
-			return "", nil, err
+			return "", data, err
 		}
 		h := sha256.New()
 		json.NewEncoder(h).Encode([]any{from, to})
-		h.Write(draft)
+		h.Write(draft.Data)
 		in.Name = "upsplice_" + hex.EncodeToString(h.Sum(nil)[:6])
 		data, err = livepatch.Write(in)
 		return in.Name, data, err
@@ -92,7 +92,7 @@ func liveUnits(groups []*group, img *kimage.Image) []livepatch.Unit {
 	var units []livepatch.Unit
 	for _, c := range members {
 		r := &resolver{candidate: c, img: img, added: added}
-		u := livepatch.Unit{Name: c.object, Post: c.post, Resolve: r.resolve}
+		u := livepatch.Unit{Name: c.object, Target: c.pair.pre.Target, Post: c.post, Resolve: r.resolve}
 		for _, f := range c.diff.Functions {
 			if f.Post == nil {
 				continue
@@ -132,9 +132,9 @@ func fill(m *splicefile.Manifest, groups []*group, img *kimage.Image) error {
 				case f.Post == nil:
 				case c.replaced(f):
 					old := c.found.Found[f.Pre]
-					m.Functions = append(m.Functions, splicefile.Function{Name: old.Name, Sympos: old.Sympos, Unit: c.object, Kind: string(objdiff.KindChanged)})
+					m.Functions = append(m.Functions, splicefile.Function{Name: old.Name, Object: c.pair.pre.Target, Sympos: old.Sympos, Unit: c.object, Kind: string(objdiff.KindChanged)})
 				default:
-					m.Functions = append(m.Functions, splicefile.Function{Name: f.Name, Unit: c.object, Kind: string(objdiff.KindNew)})
+					m.Functions = append(m.Functions, splicefile.Function{Name: f.Name, Object: c.pair.pre.Target, Unit: c.object, Kind: string(objdiff.KindNew)})
 				}
 			}
 			m.Expect = append(m.Expect, match.Expect(img, c.pre, c.expected())...)

@@ -19,6 +19,7 @@ type Kernel struct {
 	Kbuild        string
 	CC            string
 	Image         string // vmlinuz
+	Modules       string // lib/modules/RELEASE with its kernel directory, "" if not at hand
 	Module        string // any .ko of this kernel, for its vermagic
 }
 
@@ -34,9 +35,15 @@ type Event struct {
 // Bytes is the Unit of byte counts.
 const Bytes = "bytes"
 
-// Request of Run.
+// Request of Run: from one kernel to another, or, with Patches, from a kernel to
+// the same one with its source patched; To is then not used.
 type Request struct {
-	From, To Kernel
+	From, To    Kernel
+	Patches     []string // files with unified diffs, applied to From's source in order
+	Description string   // of the patches, for people
+	// CFiles is the directory with the C files of package kmod/cfiles: headers for
+	// custom code in patches, and the support code of livepatch modules.
+	CFiles string
 	Cache    string // directory owned by the building user
 	Jobs     int
 	Progress func(Event) // may be nil; never called concurrently

@@ -18,6 +18,7 @@ import (
 	"github.com/upsplice/upsplice/splice/kbuild"
 	"github.com/upsplice/upsplice/splice/kimage"
 	"github.com/upsplice/upsplice/splice/layout"
+	"github.com/upsplice/upsplice/splice/livepatch"
 	"github.com/upsplice/upsplice/splice/splicefile"
 	"github.com/upsplice/upsplice/splice/tree"
 )
@@ -381,7 +382,7 @@ func (b *builder) finish(ctx context.Context, res *Result, list []*candidate, ve
 	b.report.event("module", "", 0, 0)
 	groups := makeGroups(list)
 	var name string
-	var data []byte
+	var data livepatch.Module
 	if slices.ContainsFunc(groups, (*group).live) {
 		if err := b.openImages(); err != nil {
 			return nil, err
@@ -397,7 +398,7 @@ func (b *builder) finish(ctx context.Context, res *Result, list []*candidate, ve
 		reports = append(reports, g.report())
 	}
 	res.Groups = append(reports, res.Groups...)
-	if data != nil {
+	if data.Data != nil {
 		cc := &compile.Compiler{Output: b.output}
 		version, err := cc.Version(ctx)
 		if err != nil {
@@ -407,10 +408,11 @@ func (b *builder) finish(ctx context.Context, res *Result, list []*candidate, ve
 			Manifest: splicefile.Manifest{
 				Format: splicefile.Format, Compiler: version,
 				From: b.identity(b.from, b.images.from), To: b.identity(b.to, b.images.to),
-				Modules: []splicefile.Module{{Name: name, Target: kbuild.Vmlinux, File: name + ".ko"}},
+				Modules: []splicefile.Module{{Name: name, File: name + ".ko", Pinned: data.Pinned}},
+				Targets: []splicefile.Target{{Name: kbuild.Vmlinux, BuildID: b.images.from.BuildID}},
 				Groups:  res.Groups, Files: res.Files, Hunks: res.Hunks,
 			},
-			Payload: map[string][]byte{name: data},
+			Payload: map[string][]byte{name: data.Data},
 		}
 		if err := fill(&f.Manifest, groups, b.images.from); err != nil {
 			return nil, err

@@ -12,8 +12,10 @@ import (
 	"io"
 )
 
-// Image is an opened kernel image. It is safe for concurrent use.
+// Image is an opened kernel image, or a shipped module linked against one. It is
+// safe for concurrent use.
 type Image struct {
+	Name     string // "vmlinux", or the module's name as /proc/modules has it: "virtio_blk"
 	Release  string // from the banner, e.g. "6.1.0-55-cloud-amd64"
 	Banner   string // linux_banner without the newline
 	BuildID  string // lower-case hex of the GNU build id note
@@ -34,6 +36,14 @@ type Image struct {
 	// Slid lists the fields that the boot code adds the KASLR slide to, or
 	// subtracts it from, sorted by Addr. It is nil if the image has no such list.
 	Slid []Slid
+
+	// The rest is for modules only, see OpenModule.
+
+	Vermagic string   // modinfo, without "vermagic="
+	Depends  []string // modinfo: the modules that it needs
+	Imports  []Import // sorted by Name
+	// Relocs are the fields of the module that its loader fills, sorted by Addr.
+	Relocs []ModuleReloc
 
 	alloc  []Section // Sections with an address, sorted by it
 	byName map[string]int32
@@ -66,6 +76,28 @@ type Export struct {
 	HasCRC    bool
 	GPLOnly   bool
 	Namespace string
+}
+
+// Import is a symbol that a module takes from vmlinux or from another module.
+type Import struct {
+	Name   string
+	Object string // "vmlinux" or the module that exports it, "" if that is not known
+	// Addr is that of the vmlinux image, or a made-up one that no other symbol has.
+	Addr uint64
+}
+
+// ModuleReloc is a field of a module that its loader fills.
+type ModuleReloc struct {
+	Addr   uint64 // link address of the field
+	Len    int    // 4 or 8
+	PCRel  bool   // counts from the field's own address
+	Signed bool   // 4 bytes that are sign-extended to an address (R_X86_64_32S)
+	Object string // where the symbol is: "vmlinux", this module's or another module's name
+	Symbol string // imported, or "" for a place in a section of this module
+	// Section and Offset: the place in this module that the field refers to.
+	Section string
+	Offset  uint64
+	Addend  int64
 }
 
 // SiteKind says which table of the kernel announces that the kernel rewrites a site.

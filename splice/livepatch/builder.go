@@ -41,13 +41,13 @@ func (g *global) target(r object.Reloc) target {
 	return g.unit.inModule(g.symbol, r.Addend)
 }
 
-func write(in Input) ([]byte, error) {
+func write(in Input) (Module, error) {
 	if err := check(&in); err != nil {
-		return nil, fmt.Errorf("writing livepatch module: %w", err)
+		return Module{}, fmt.Errorf("writing livepatch module: %w", err)
 	}
 	k, err := newKernel(in.Image)
 	if err != nil {
-		return nil, fmt.Errorf("writing livepatch module: %w", err)
+		return Module{}, fmt.Errorf("writing livepatch module: %w", err)
 	}
 	b := &builder{
 		in: &in, kernel: k, obj: &object.Object{Machine: elf.EM_X86_64},
@@ -58,23 +58,21 @@ func write(in Input) ([]byte, error) {
 	if err := b.build(); err != nil {
 		var unsupported *UnsupportedError
 		if errors.As(err, &unsupported) {
-			return nil, err // it says what was tried
+			return Module{}, err // it says what was tried
 		}
-		return nil, fmt.Errorf("writing livepatch module: %w", err)
+		return Module{}, fmt.Errorf("writing livepatch module: %w", err)
 	}
 	var out bytes.Buffer
 	if err := object.Write(&out, b.obj); err != nil {
-		return nil, fmt.Errorf("writing livepatch module: %w", err)
+		return Module{}, fmt.Errorf("writing livepatch module: %w", err)
 	}
-	return out.Bytes(), nil
+	return Module{Data: out.Bytes()}, nil
 }
 
 func check(in *Input) error {
 	switch {
 	case in.Image == nil:
 		return errors.New("no kernel image is given")
-	case in.Target != vmlinux:
-		return fmt.Errorf("target %q: only %s can be patched", in.Target, vmlinux)
 	case !validName(in.Name):
 		return fmt.Errorf("%q is not a module name: letters, digits and underscores only", in.Name)
 	case in.Vermagic == "" || strings.ContainsAny(in.Vermagic, "\x00\n"):
@@ -98,6 +96,9 @@ func (b *builder) build() error {
 		b.names[name] = true
 	}
 	for i := range b.in.Units {
+		if t := b.in.Units[i].Target; t != vmlinux {
+			return &UnsupportedError{Unit: b.in.Units[i].Name, Reason: fmt.Sprintf("it is part of %q, and only %s can be patched", t, vmlinux)}
+		}
 		u, err := b.newUnit(&b.in.Units[i])
 		if err != nil {
 			return err

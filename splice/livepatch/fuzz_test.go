@@ -75,7 +75,7 @@ func FuzzWrite(f *testing.F) {
 		if err != nil {
 			return
 		}
-		u := Unit{Name: "fuzz.o", Post: o, Resolve: resolver(img, "new_data", "new_bss", "", "once_a", "word_a")}
+		u := Unit{Name: "fuzz.o", Target: vmlinux, Post: o, Resolve: resolver(img, "new_data", "new_bss", "", "once_a", "word_a")}
 		for _, s := range o.Functions() {
 			old := ""
 			if s.Name == "changed" || s.Name == "static_changed" {
@@ -85,11 +85,11 @@ func FuzzWrite(f *testing.F) {
 				u.Functions = append(u.Functions, Function{Post: s, OldName: old})
 			}
 		}
-		out, err := Write(Input{Name: "fuzz", Target: "vmlinux", Vermagic: "9.8.7-test ", Image: img, Units: []Unit{u}})
+		out, err := Write(Input{Name: "fuzz", Vermagic: "9.8.7-test ", Image: img, Units: []Unit{u}})
 		if err != nil {
 			return
 		}
-		if _, err := object.Read(bytes.NewReader(out), int64(len(out))); err != nil {
+		if _, err := object.Read(bytes.NewReader(out.Data), int64(len(out.Data))); err != nil {
 			t.Errorf("the module cannot be read: %v", err)
 		}
 	})

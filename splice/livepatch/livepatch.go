@@ -35,7 +35,7 @@ const (
 // Resolution is where one post symbol is found.
 type Resolution struct {
 	Source Source
-	Object string // Running: "vmlinux" or a module's name
+	Object string // Running: "vmlinux" or a module's name; Exported: "vmlinux"
 	Name   string // Exported, Running: name in kallsyms
 	Sympos int    // Running: 0 if the name is unique, else 1-based
 }
@@ -50,21 +50,48 @@ type Function struct {
 // Unit is what is taken from one post object.
 type Unit struct {
 	Name      string // "fs/ext4/mballoc.o"
+	Target    string // what it is part of: "vmlinux", or a module's name as in /proc/modules
 	Post      *object.Object
 	Functions []Function
 	// Resolve says where each symbol referred to from the functions, or from what
 	// is copied with them, is. An error refuses the unit and names the symbol.
 	Resolve func(*object.Symbol) (Resolution, error)
+	// Callbacks are functions of Post that run when Target is patched or unpatched.
+	// They are among Functions.
+	Callbacks []Callback
 }
+
+// Callback is a function that the livepatch core calls for a target
+// (Documentation/livepatch/callbacks.rst).
+type Callback struct {
+	When     string // PrePatch and so on
+	Function *object.Symbol
+}
+
+// When callbacks run: the names of the members of struct klp_callbacks.
+const (
+	PrePatch    = "pre_patch"
+	PostPatch   = "post_patch"
+	PreUnpatch  = "pre_unpatch"
+	PostUnpatch = "post_unpatch"
+)
 
 // Input of Write.
 type Input struct {
 	Name     string // of the module: "upsplice_3f9c2a"
-	Target   string // "vmlinux", the only one that is supported
 	Vermagic string // of the kernel's modules; without the "vermagic=" prefix
 	Image    *kimage.Image
+	Modules  map[string]*kimage.Image // by name: every module that is a Unit's Target
 	Units    []Unit
 	Replace  bool // atomic replace of earlier livepatches
+}
+
+// Module is a written livepatch module.
+type Module struct {
+	Data []byte
+	// Pinned: the module cannot be unloaded, because something may still use the
+	// address of a new function after the livepatch is disabled.
+	Pinned bool
 }
 
 // Write returns the bytes of the module. The same input gives the same bytes.
@@ -72,4 +99,4 @@ type Input struct {
 // What a unit has that a module cannot carry ends in an UnsupportedError; other
 // errors are about the input as a whole: a name, the vermagic, types that the
 // image lacks.
-func Write(in Input) ([]byte, error) { return write(in) }
+func Write(in Input) (Module, error) { return write(in) }

@@ -173,9 +173,10 @@ func testInput(t testing.TB) Input {
 	img := testImage(t)
 	post := assemble(t, "testdata/unit.s")
 	return Input{
-		Name: "upsplice_test", Target: "vmlinux", Vermagic: "9.8.7-test SMP mod_unload modversions ", Image: img, Replace: true,
+		Name: "upsplice_test", Vermagic: "9.8.7-test SMP mod_unload modversions ", Image: img, Replace: true,
 		Units: []Unit{{
-			Name: "kernel/unit.o", Post: post,
+			Target: vmlinux,
+			Name:   "kernel/unit.o", Post: post,
 			Functions: []Function{
 				{Post: symbol(t, post, "changed"), OldName: "changed"},
 				{Post: symbol(t, post, "helper")},
@@ -192,7 +193,7 @@ func mustWrite(t testing.TB, in Input) []byte {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return b
+	return b.Data
 }
 
 // listing shows a module as text: what refers to what.

@@ -36,7 +36,8 @@ func oneFunction(t testing.TB, text string) Input {
 	in := testInput(t)
 	post := assembleText(t, text)
 	in.Units = []Unit{{
-		Name: "a/b.o", Post: post, Resolve: resolver(in.Image, "new_data", "new_key"),
+		Target: vmlinux,
+		Name:   "a/b.o", Post: post, Resolve: resolver(in.Image, "new_data", "new_key"),
 		Functions: []Function{{Post: symbol(t, post, "changed"), OldName: "changed"}},
 	}}
 	return in
@@ -178,7 +179,7 @@ func TestWriteRefusesInput(t *testing.T) {
 		change func(*Input)
 		want   string
 	}{
-		"module target":     {func(in *Input) { in.Target = "ext4" }, `"ext4"`},
+		"module target":     {func(in *Input) { in.Units[0].Target = "ext4" }, `"ext4"`},
 		"name":              {func(in *Input) { in.Name = "a/b" }, `"a/b"`},
 		"long name":         {func(in *Input) { in.Name = strings.Repeat("x", 56) }, "longer than the 55 bytes"},
 		"no vermagic":       {func(in *Input) { in.Vermagic = "" }, "vermagic"},
@@ -286,7 +287,8 @@ func TestWriteUnits(t *testing.T) {
 		.byte 1, 2, 3`)
 	in.Units[0].Resolve = resolver(in.Image, "shared_data")
 	in.Units = append(in.Units, Unit{
-		Name: "c/d.o", Post: second, Resolve: resolver(in.Image, "inner"),
+		Target: vmlinux,
+		Name:   "c/d.o", Post: second, Resolve: resolver(in.Image, "inner"),
 		Functions: []Function{{Post: symbol(t, second, "new_global")}, {Post: symbol(t, second, "after"), OldName: "after"}},
 	})
 	o := checkModule(t, mustWrite(t, in))

@@ -109,7 +109,8 @@ func TestLive(t *testing.T) {
 	}
 	inKernel := resolver(img)
 	unit := Unit{
-		Name: "live.o", Post: post,
+		Target: vmlinux,
+		Name:   "live.o", Post: post,
 		Resolve: func(s *object.Symbol) (Resolution, error) {
 			if s.Section != nil && (strings.HasPrefix(s.Name, "upsplice_") || strings.HasPrefix(s.Name, "__already_done")) {
 				return Resolution{Source: Copied}, nil
@@ -126,14 +127,14 @@ func TestLive(t *testing.T) {
 		}
 	}
 	module, err := Write(Input{
-		Name: "upsplice_live", Target: "vmlinux", Vermagic: moduleVermagic(t, k), Image: img, Units: []Unit{unit}, Replace: true,
+		Name: "upsplice_live", Vermagic: moduleVermagic(t, k), Image: img, Units: []Unit{unit}, Replace: true,
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	checkModule(t, module)
+	checkModule(t, module.Data)
 	file := filepath.Join(t.TempDir(), "live.ko")
-	if err := os.WriteFile(file, module, 0o600); err != nil {
+	if err := os.WriteFile(file, module.Data, 0o600); err != nil {
 		t.Fatal(err)
 	}
 

@@ -65,6 +65,12 @@ func Functions(o *object.Object, img *kimage.Image, want []*object.Symbol) (*Rep
 // Expectation says how a function must look in live memory. Addresses are link
 // addresses: KASLR adds one slide to all of them.
 type Expectation struct {
+	// Object is the module that the function is in, "" for vmlinux. Section is the
+	// module's section that Addr then counts from: the loader puts each section
+	// where it likes.
+	Object  string `json:"object,omitempty"`
+	Section string `json:"section,omitempty"`
+
 	Name   string  `json:"name"`
 	Sympos int     `json:"sympos"`
 	Addr   uint64  `json:"addr"`
@@ -92,6 +98,12 @@ type Expectation struct {
 //	abs32        Len 4. Plus slide.
 //	abs64        Len 8. Plus slide.
 //	rel32-       Len 4. Minus slide: PC-relative to a per-cpu address.
+//	ref32        Len 4, in modules. The low half of what Ref says.
+//	ref64        Len 8, in modules. What Ref says.
+//	refpc32      Len 4, in modules. What Ref says, minus the address of the field.
+//
+// In a module Target, like Addr, is an offset in Section (return, retpoline: unused;
+// Ref says which thunk; static_call: Ref of the key).
 //
 // Contents in Alts hold link addresses only in PC-relative fields within the
 // kernel's text, which no slide changes.
@@ -101,6 +113,17 @@ type Field struct {
 	Kind   string   `json:"kind"` // a kimage.SiteKind or kimage.SlidKind
 	Target uint64   `json:"target,omitempty"`
 	Alts   [][]byte `json:"alts,omitempty"`
+	Ref    *Ref     `json:"ref,omitempty"`
+}
+
+// Ref is what the module loader writes into a field: the address of a symbol or of
+// a place in a section of a module, plus Addend.
+type Ref struct {
+	Object  string `json:"object"`            // "vmlinux" or a module's name
+	Symbol  string `json:"symbol,omitempty"`  // an export of Object
+	Section string `json:"section,omitempty"` // of Object, if there is no symbol
+	Offset  uint64 `json:"offset,omitempty"`  // in Section
+	Addend  int64  `json:"addend,omitempty"`
 }
 
 // Expect describes found functions of o for the check against live memory, in order

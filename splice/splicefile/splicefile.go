@@ -12,7 +12,7 @@ import (
 )
 
 // Format is the version of the manifest.
-const Format = 1
+const Format = 2
 
 // Kernel identifies one kernel.
 type Kernel struct {
@@ -24,12 +24,18 @@ type Kernel struct {
 
 // Manifest says what a splice is, for which kernel, and what it does not contain.
 type Manifest struct {
-	Format    int                 `json:"format"`
-	ID        string              `json:"id"` // hex digest of the manifest without id and of the modules
+	Format int    `json:"format"`
+	ID     string `json:"id"` // hex digest of the manifest without id and of the modules
+	// Description and Patches are of splices that are made from patches; To is then
+	// From.
+	Description string  `json:"description,omitempty"`
+	Patches     []Patch `json:"patches,omitempty"`
+
 	From      Kernel              `json:"from"`
 	To        Kernel              `json:"to"`
 	Compiler  string              `json:"compiler"`
 	Modules   []Module            `json:"modules"`
+	Targets   []Target            `json:"targets"` // what is patched, vmlinux first
 	Functions []Function          `json:"functions"`
 	Groups    []Group             `json:"groups"`
 	Text      uint64              `json:"text"`   // link address of _text, which Expect counts from
@@ -42,15 +48,29 @@ type Manifest struct {
 // Module is one kernel module in the file.
 type Module struct {
 	Name   string `json:"name"`
-	Target string `json:"target"` // "vmlinux"
-	File   string `json:"file"`   // name in the archive
+	File   string `json:"file"`             // name in the archive
+	Pinned bool   `json:"pinned,omitempty"` // stays loaded when undone: something may still call a new function
 	SHA256 string `json:"sha256"`
 	Size   int64  `json:"size"`
+}
+
+// Target is vmlinux or a module of the kernel.
+type Target struct {
+	Name    string `json:"name"` // "vmlinux", "virtio_blk"
+	BuildID string `json:"build_id"`
+}
+
+// Patch is a source patch that a splice was made from.
+type Patch struct {
+	Name   string `json:"name"`
+	SHA256 string `json:"sha256"`
+	Fuzz   int    `json:"fuzz,omitempty"` // hunks that did not apply exactly
 }
 
 // Function is one function that goes live.
 type Function struct {
 	Name   string `json:"name"`
+	Object string `json:"object"` // "vmlinux" or a module
 	Sympos int    `json:"sympos"`
 	Unit   string `json:"unit"`
 	Kind   string `json:"kind"` // "changed", "new"
