@@ -43,7 +43,7 @@ type Request struct {
 	Description string   // of the patches, for people
 	// CFiles is the directory with the C files of package kmod/cfiles: headers for
 	// custom code in patches, and the support code of livepatch modules.
-	CFiles string
+	CFiles   string
 	Cache    string // directory owned by the building user
 	Jobs     int
 	Progress func(Event) // may be nil; never called concurrently
