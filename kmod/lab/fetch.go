@@ -4,6 +4,7 @@ package lab
 
 import (
 	"archive/tar"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -69,7 +70,7 @@ func fetchImage(ctx context.Context, dir string, k *Kernel) (err error) {
 	if _, err := os.Stat(k.Vmlinuz); err != nil {
 		return err
 	}
-	k.AnyModule, err = anyModule(filepath.Join(k.Root, "lib", "modules", k.Release))
+	k.AnyModule, err = anyModule(ctx, filepath.Join(k.Root, "lib", "modules", k.Release), filepath.Join(k.Root, "uncompressed"))
 	return err
 }
 
@@ -222,22 +223,41 @@ func writeAtomic(name string, r io.Reader) error {
 	return os.Rename(f.Name(), name)
 }
 
-func anyModule(dir string) (string, error) {
-	var found string
+// anyModule returns a module below dir. Where all are compressed it unpacks the
+// first into the directory out.
+func anyModule(ctx context.Context, dir, out string) (string, error) {
+	var plain, packed string
 	err := filepath.WalkDir(dir, func(p string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
 		if d.Type().IsRegular() && strings.HasSuffix(p, ".ko") {
-			found = p
+			plain = p
 			return filepath.SkipAll
+		}
+		if d.Type().IsRegular() && strings.HasSuffix(p, ".ko.xz") && packed == "" {
+			packed = p
 		}
 		return nil
 	})
-	if err == nil && found == "" {
-		err = fmt.Errorf("no uncompressed module below %s", dir)
+	switch {
+	case err != nil || plain != "":
+		return plain, err
+	case packed == "":
+		return "", fmt.Errorf("no module below %s", dir)
 	}
-	return found, err
+	module := filepath.Join(out, strings.TrimSuffix(filepath.Base(packed), ".xz"))
+	if _, err := os.Stat(module); err == nil {
+		return module, nil
+	}
+	data, err := output(ctx, "", "xz", "-dc", "--", packed)
+	if err != nil {
+		return "", err
+	}
+	if err := os.MkdirAll(out, 0o755); err != nil {
+		return "", err
+	}
+	return module, writeAtomic(module, bytes.NewReader(data))
 }
 
 // lockDir takes a lock in Dir, which keeps test processes from doing the same
