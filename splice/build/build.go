@@ -55,7 +55,9 @@ type Result struct {
 	Groups []splicefile.Group
 	Files  int // changed files of the delta
 	Hunks  int
-	Units  int // changed units that this configuration builds
+	Units  int      // changed units that this configuration builds
+	Notes  []string // what behaves in another way than in a kernel that booted with the change
+	Fuzz   []string // hunks of the patches that did not apply exactly
 	Stages []Timing
 }
 

@@ -5,7 +5,9 @@ package layout
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/cilium/ebpf/btf"
 )
@@ -15,19 +17,53 @@ const (
 	btfMagic = 0xeb9f
 )
 
-func fromBTF(raw []byte) (t *Types, err error) {
+func fromBTF(raw []byte) (*Types, error) {
+	return readBTF(func() (*btf.Spec, error) { return loadBTF(raw, nil) })
+}
+
+func fromModuleBTF(kernel *Types, base, module []byte) (*Types, error) {
+	own, err := readBTF(func() (*btf.Spec, error) {
+		spec, err := loadBTF(base, nil)
+		if err != nil {
+			return nil, err
+		}
+		return loadBTF(module, spec)
+	})
+	if err != nil {
+		return nil, err
+	}
+	// What the module refers to of the kernel's types is in both.
+	for key, types := range kernel.byName {
+		for _, t := range types {
+			if !slices.ContainsFunc(own.byName[key], t.same) {
+				own.byName[key] = append(own.byName[key], t)
+			}
+		}
+	}
+	return own, nil
+}
+
+// loadBTF checks what the library leaves to its callers.
+func loadBTF(raw []byte, base *btf.Spec) (*btf.Spec, error) {
+	if len(raw) > maxBTF {
+		return nil, fmt.Errorf("%d bytes are more than the limit of %d", len(raw), maxBTF)
+	}
+	if len(raw) < 2 || binary.LittleEndian.Uint16(raw) != btfMagic {
+		return nil, errors.New("no BTF magic")
+	}
+	if base != nil {
+		return btf.LoadSplitSpecFromReader(bytes.NewReader(raw), base)
+	}
+	return btf.LoadSpecFromReader(bytes.NewReader(raw))
+}
+
+func readBTF(load func() (*btf.Spec, error)) (t *Types, err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			t, err = nil, fmt.Errorf("reading BTF: %v: %w", p, ErrFormat)
 		}
 	}()
-	if len(raw) > maxBTF {
-		return nil, fmt.Errorf("reading BTF: %d bytes are more than the limit of %d: %w", len(raw), maxBTF, ErrFormat)
-	}
-	if len(raw) < 2 || binary.LittleEndian.Uint16(raw) != btfMagic {
-		return nil, fmt.Errorf("reading BTF: no BTF magic: %w", ErrFormat)
-	}
-	spec, err := btf.LoadSpecFromReader(bytes.NewReader(raw))
+	spec, err := load()
 	if err != nil {
 		return nil, fmt.Errorf("reading BTF: %w: %w", err, ErrFormat)
 	}

@@ -37,6 +37,12 @@ func FromDWARF(r io.ReaderAt) (*Types, error) { return fromDWARF(r) }
 // wrap ErrFormat.
 func FromBTF(btf []byte) (*Types, error) { return fromBTF(btf) }
 
+// FromModuleBTF reads the types of a module from its .BTF section, which builds on
+// the kernel's, and adds those of the kernel, read by FromBTF from base before.
+func FromModuleBTF(kernel *Types, base, module []byte) (*Types, error) {
+	return fromModuleBTF(kernel, base, module)
+}
+
 // Difference is one type that two sides see differently.
 type Difference struct {
 	Type   string // "struct ext4_buddy"

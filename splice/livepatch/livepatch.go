@@ -92,6 +92,7 @@ type Module struct {
 	// Pinned: the module cannot be unloaded, because something may still use the
 	// address of a new function after the livepatch is disabled.
 	Pinned bool
+	Notes  []string // what behaves in another way than in vmlinux, for people
 }
 
 // Write returns the bytes of the module. The same input gives the same bytes.

@@ -38,9 +38,10 @@ type Manifest struct {
 	Targets   []Target            `json:"targets"` // what is patched, vmlinux first
 	Functions []Function          `json:"functions"`
 	Groups    []Group             `json:"groups"`
-	Text      uint64              `json:"text"`   // link address of _text, which Expect counts from
-	Expect    []match.Expectation `json:"expect"` // live memory must look like this before anything is loaded
-	Files     int                 `json:"files"`  // changed files of the delta
+	Notes     []string            `json:"notes,omitempty"` // what behaves in another way than in a kernel that booted with the change
+	Text      uint64              `json:"text"`            // link address of _text, which Expect counts from
+	Expect    []match.Expectation `json:"expect"`          // live memory must look like this before anything is loaded
+	Files     int                 `json:"files"`           // changed files of the delta
 	Hunks     int                 `json:"hunks"`
 	PostMatch Check               `json:"post_match"` // post objects against the new kernel's image
 }
@@ -81,7 +82,10 @@ type Group struct {
 	Units     []string `json:"units"`
 	Functions []string `json:"functions"`
 	Live      bool     `json:"live"`
-	Reasons   []Reason `json:"reasons,omitempty"` // why it is deferred
+	// Boot: only what has done its work when the kernel has booted, or a module is
+	// loaded, differs. There is nothing to put live, and nothing waits.
+	Boot    bool     `json:"boot,omitempty"`
+	Reasons []Reason `json:"reasons,omitempty"` // why it is deferred
 }
 
 // Reason is a named cause of a deferral.
