@@ -20,15 +20,40 @@ import (
 const metapackage = "linux-image-cloud-amd64"
 
 var (
-	imageName    = regexp.MustCompile(`^linux-image-((\d+\.\d+)\S*)-cloud-amd64$`)
+	imageName    = regexp.MustCompile(`^linux-image-((\d+\.\d+)[^-]*(?:-\d+)?)-(amd64|cloud-amd64)$`)
 	relevantName = regexp.MustCompile(`^linux-(image|headers|kbuild|source)-`)
 	relation     = regexp.MustCompile(`(linux[-a-z0-9.+]*)(?:\s*\(\s*([<>=]+)\s*([^)\s]+)\s*\))?`)
 )
 
+// Flavours that Debian builds for x86-64. The first is what the tests use unless
+// they say otherwise: it is the smaller one.
+const (
+	Cloud   = "cloud-amd64"
+	Generic = "amd64"
+)
+
 // List returns the cloud-amd64 kernels that the archive has, oldest first.
-func List(ctx context.Context) ([]Kernel, error) {
+func List(ctx context.Context) ([]Kernel, error) { return ListFlavour(ctx, Cloud) }
+
+// ListFlavour returns the kernels of a flavour that the archive has, oldest first.
+func ListFlavour(ctx context.Context, flavour string) ([]Kernel, error) {
 	all, _, err := list(ctx)
-	return all, err
+	return slices.DeleteFunc(all, func(k Kernel) bool { return k.Flavour != flavour }), err
+}
+
+// Backport returns the newest kernel of the newest series that is not the
+// distribution's own, among those with headers and source.
+func Backport(ctx context.Context, flavour string) (Kernel, error) {
+	all, series, err := list(ctx)
+	if err != nil {
+		return Kernel{}, err
+	}
+	for _, k := range slices.Backward(all) {
+		if k.Flavour == flavour && k.Series != series && k.HasHeaders && k.HasSource {
+			return k, nil
+		}
+	}
+	return Kernel{}, &ArchiveError{What: flavour + " kernels of a series other than " + series, Remedy: "add the backports or the security archive to the sources of apt"}
 }
 
 // Newest returns the newest kernel of the distribution's own series.
@@ -46,7 +71,7 @@ func ownSeries(ctx context.Context) ([]Kernel, error) {
 	if err != nil {
 		return nil, err
 	}
-	own := slices.DeleteFunc(all, func(k Kernel) bool { return k.Series != series })
+	own := slices.DeleteFunc(all, func(k Kernel) bool { return k.Series != series || k.Flavour != Cloud })
 	if len(own) == 0 {
 		return nil, &ArchiveError{What: "cloud-amd64 kernels of series " + series}
 	}
@@ -196,8 +221,8 @@ func kernels(stanzas []stanza) (all []Kernel, series string) {
 			continue
 		}
 		k := Kernel{
-			Release: m[1] + "-cloud-amd64",
-			Flavour: "cloud-amd64",
+			Release: m[1] + "-" + m[3],
+			Flavour: m[3],
 			Series:  m[2],
 			Version: s["Version"],
 		}

@@ -153,6 +153,15 @@ func TestArchive(t *testing.T) {
 	if !strings.HasSuffix(newest.AnyModule, ".ko") {
 		t.Errorf("AnyModule = %q", newest.AnyModule)
 	}
+	for _, flavour := range []string{Cloud, Generic} {
+		k := NeedBackport(t, flavour, Image)
+		if k.Series == newest.Series || k.Flavour != flavour || !strings.HasSuffix(k.AnyModule, ".ko") {
+			t.Errorf("backport %s: %+v", flavour, k)
+		}
+		if _, err := os.Stat(k.AnyModule); err != nil {
+			t.Error(err)
+		}
+	}
 	from, to := NeedPair(t)
 	if from.Release == to.Release || from.Series != to.Series {
 		t.Errorf("pair %s, %s", from, to)

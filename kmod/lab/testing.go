@@ -22,6 +22,19 @@ func NeedNewest(t testing.TB, parts ...Part) Kernel {
 	return k
 }
 
+// NeedBackport fetches the kernel that Backport returns for a test, see NeedNewest.
+func NeedBackport(t testing.TB, flavour string, parts ...Part) Kernel {
+	t.Helper()
+	k, err := Backport(t.Context(), flavour)
+	if err == nil {
+		err = Fetch(t.Context(), &k, parts...)
+	}
+	if err != nil {
+		t.Fatalf("this test needs an %s kernel of a newer series: %v", flavour, err)
+	}
+	return k
+}
+
 // pairOnce: the answer does not change while a test binary runs, and apt takes a second.
 var pairOnce = sync.OnceValues(func() ([2]Kernel, error) {
 	from, to, err := SmallPair(context.Background())
