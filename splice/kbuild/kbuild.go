@@ -62,7 +62,8 @@ func (o *Output) Query(ctx context.Context, targets ...string) ([]Unit, error) {
 
 // ObjtoolArgs returns how the objects of this configuration are passed through
 // objtool: the path of the command and its options, nil where it is not used.
-// Objects of modules take "--module" in addition.
+// Objects of modules take "--module" in addition. The options contain "--link"
+// where kbuild runs objtool on the linked whole only.
 func (o *Output) ObjtoolArgs(ctx context.Context) ([]string, error) { return o.objtool(ctx) }
 
 // IncompleteError says that kbuild could not list every unit.

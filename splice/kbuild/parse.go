@@ -20,12 +20,13 @@ const (
 // mark is what cmd_objtool is replaced by on make's command line. kbuild appends
 // it to each compile line of the kernel's own code, and to no host tool's, and so
 // says what the line itself does not: objtool or not, which list the object is in,
-// which module. "lib" stands for objects of a lib.a that vmlinux is linked with;
+// which module. Where objtool is delayed until the link (see objtoolMakefile), no
+// object of vmlinux or of a module of several units can opt out. "lib" stands for objects of a lib.a that vmlinux is linked with;
 // objects outside both are boot code, the vDSO, the EFI stub and the like.
 const mark = " ; : upsplice-unit"
 
 const markVariable = "cmd_objtool=" + mark +
-	" objtool=$(if $(objtool-enabled),y)" +
+	" objtool=$(if $(objtool-enabled)$(if $(or $(CONFIG_LTO_CLANG),$(CONFIG_X86_KERNEL_IBT)),$(if $(filter $@,$(obj-m)),,y)),y)" +
 	" $(if $(part-of-module),in=module" +
 	",$(if $(filter $(basename $@).o,$(real-obj-y)),in=obj" +
 	",$(if $(filter $(obj)/ $(obj)/lib.a,$(ARCH_LIB) $(KBUILD_VMLINUX_LIBS)),$(if $(filter $(basename $@).o,$(lib-y)),in=lib))))" +
@@ -93,7 +94,7 @@ func parseLine(line, rest, source string) (*Unit, error) {
 	case "module":
 		u.Target = modfile
 	default:
-		u.Target = Elsewhere
+		u.Target, u.Objtool = Elsewhere, false
 	}
 	args, err := lastCommand(line)
 	if err != nil {

@@ -73,8 +73,10 @@ func (o *Output) query(ctx context.Context, targets []string) ([]Unit, error) {
 	}
 }
 
-func (o *Output) exists(name string) bool {
-	_, err := os.Lstat(filepath.Join(o.Dir, name))
+func (o *Output) exists(name string) bool { return exists(filepath.Join(o.Dir, name)) }
+
+func exists(path string) bool {
+	_, err := os.Lstat(path)
 	return err == nil
 }
 
@@ -129,6 +131,8 @@ func startError(command string, err error) error {
 }
 
 // objtoolMakefile prints the options of objtool by including what kbuild includes.
+// Some configurations (CONFIG_X86_KERNEL_IBT) delay objtool until vmlinux.o and the
+// modules are linked: --link makes it take a single object the same way.
 const objtoolMakefile = `
 srctree := %s
 objtree := .
@@ -138,7 +142,7 @@ include include/config/auto.conf
 include $(srctree)/scripts/Kbuild.include
 -include $(srctree)/scripts/Makefile.compiler
 include $(srctree)/scripts/Makefile.lib
-$(info upsplice-objtool=$(if $(CONFIG_OBJTOOL),y) $(objtool-args-y))
+$(info upsplice-objtool=$(if $(CONFIG_OBJTOOL),y) $(objtool-args-y) $(if $(delay-objtool),--link))
 all: ;
 .DEFAULT_GOAL := all
 `
@@ -164,7 +168,13 @@ func (o *Output) objtool(ctx context.Context) ([]string, error) {
 	if enabled == "" {
 		return nil, nil
 	}
-	args := append([]string{filepath.Join(o.Kbuild, "tools/objtool/objtool")}, strings.Fields(options)...)
+	command := filepath.Join(o.Kbuild, "tools/objtool/objtool")
+	// Debian's package for several architectures has a wrapper in its place, which
+	// chooses by a variable of kbuild.
+	if real := command + ".real-" + o.Arch; exists(real) {
+		command = real
+	}
+	args := append([]string{command}, strings.Fields(options)...)
 	if len(args) == 1 {
 		return nil, errors.New("asking kbuild for the options of objtool: this version of kbuild keeps them in a place that is not known")
 	}
