@@ -5,6 +5,7 @@ package pipeline
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"sort"
 	"strings"
 	"time"
@@ -68,6 +69,9 @@ func effect(m splicefile.Manifest) string {
 	if len(m.Functions) == 1 {
 		verb = "runs"
 	}
+	if len(m.Patches) > 0 {
+		return fmt.Sprintf("%s%s now %s the patched code", count(len(m.Functions), "function"), where, verb)
+	}
 	return fmt.Sprintf("%s%s now %s the code of %s", count(len(m.Functions), "function"), where, verb, m.To.Version)
 }
 
@@ -75,7 +79,7 @@ func effect(m splicefile.Manifest) string {
 func why(groups []splicefile.Group) string {
 	n := map[string]int{}
 	for _, g := range groups {
-		if !g.Live && len(g.Reasons) > 0 {
+		if g.Waits() && len(g.Reasons) > 0 {
 			n[g.Reasons[0].Code]++
 		}
 	}
@@ -116,6 +120,9 @@ func BuildError(s Step, b Built) error {
 	switch {
 	case b.File != "":
 		return nil
+	case !slices.ContainsFunc(b.Groups, func(g splicefile.Group) bool { return !g.Boot }) && len(b.Groups) > 0:
+		return &outcome.Error{Outcome: outcome.NothingToDo, What: "making a splice to " + s.To.SourceVersion,
+			Err: errors.New("all that it changes in this kernel has done its work by the time the kernel has booted: it has no live effect")}
 	case len(b.Groups) == 0:
 		return &outcome.Error{Outcome: outcome.NothingToDo, What: "making a splice to " + s.To.SourceVersion,
 			Err: fmt.Errorf("none of the %s that it changes is part of this kernel", count(b.Files, "file"))}

@@ -235,9 +235,18 @@ func Outcome(m splicefile.Manifest) outcome.Outcome {
 	return outcome.Live
 }
 
+func liveGroups(groups []splicefile.Group) (n int) {
+	for _, g := range groups {
+		if g.Live {
+			n++
+		}
+	}
+	return n
+}
+
 func deferred(groups []splicefile.Group) (n int) {
 	for _, g := range groups {
-		if !g.Live {
+		if g.Waits() {
 			n++
 		}
 	}
@@ -270,7 +279,7 @@ func (p *Pipeline) store(lock *journal.Lock, f *splicefile.File) (journal.Record
 		ID: m.ID, ShortID: shortID(m.ID), File: path, State: journal.Built,
 		From:          journal.Kernel{Release: m.From.Release, Version: m.From.Version},
 		To:            journal.Kernel{Release: m.To.Release, Version: m.To.Version},
-		LiveFunctions: len(m.Functions), LiveGroups: len(m.Groups) - deferred(m.Groups), DeferredGroups: deferred(m.Groups),
+		LiveFunctions: len(m.Functions), LiveGroups: liveGroups(m.Groups), DeferredGroups: deferred(m.Groups),
 		Groups: groups,
 	}
 	for _, t := range m.Targets {

@@ -88,6 +88,9 @@ type Group struct {
 	Reasons []Reason `json:"reasons,omitempty"` // why it is deferred
 }
 
+// Waits says that the group has to wait for the next boot.
+func (g Group) Waits() bool { return !g.Live && !g.Boot }
+
 // Reason is a named cause of a deferral.
 type Reason struct {
 	Code   string `json:"code"`   // stable: "module", "header", "layout", "no-fentry", "data", "pre-mismatch", "post-mismatch", "compile", "section", "init", "flags"
