@@ -18,6 +18,7 @@ func host() *System {
 		// init_module takes the bytes that were checked; a file could be another one by now.
 		Load:   func(module []byte, params string) error { return unix.InitModule(module, params) },
 		Unload: func(name string) error { return unix.DeleteModule(name, unix.O_NONBLOCK) },
+		Prod:   prod,
 	}
 }
 
@@ -34,7 +35,7 @@ var refusals = []struct {
 }{
 	{unix.EBUSY, Busy, "another livepatch is in its transition; try again when no file transition below /sys/kernel/livepatch holds 1"},
 	{unix.EPERM, Forbidden, "needs CAP_SYS_MODULE, kernel lockdown none and kernel.modules_disabled 0; the kernel log has the reason"},
-	{unix.EKEYREJECTED, Signature, "the kernel wants signed modules (module.sig_enforce or lockdown)"},
+	{unix.EKEYREJECTED, Signature, "the kernel wants a signature by a key that it knows (module.sig_enforce or lockdown); the kernel log says what this one lacks"},
 	{unix.ENOKEY, Signature, "the kernel wants modules signed with a key that it knows"},
 	{unix.EBADMSG, Signature, "the signature of the module is broken"},
 	{unix.ENOEXEC, WrongKernel, "the module was made for another kernel; the kernel log has the reason"},

@@ -3,6 +3,7 @@
 package livepatch
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -16,6 +17,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/upsplice/upsplice/kmod/lab"
 )
 
 // fakeKernel plays the kernel's part in a directory: it moves the tasks of a
@@ -55,6 +58,11 @@ func newFake(t *testing.T) *fakeKernel {
 		dir := fmt.Sprintf("proc/%d/task/%d/", n, n)
 		k.write(dir+"patch_state", "-1\n")
 		k.write(dir+"comm", fmt.Sprintf("task%d\n", n))
+		flags := 0x400040
+		if n == 4711 {
+			flags = pfKthread | 0x8040
+		}
+		k.write(dir+"stat", fmt.Sprintf("%d (task) %d) S 1 1 1 0 -1 %d 0 0\n", n, n, flags))
 		k.write(dir+"stack", fmt.Sprintf("[<0>] busy_%d+0x1/0x2\n[<0>] main+0x5/0x9\n", n))
 	}
 	stop := make(chan struct{})
@@ -241,12 +249,12 @@ func TestStallReverses(t *testing.T) {
 	}
 	want := &StalledError{Patch: "upsplice_a", After: 100 * time.Millisecond, Reversed: true, Blockers: []Blocker{
 		{PID: 42, Comm: "task42", Stack: []string{"busy_42+0x1/0x2", "main+0x5/0x9"}},
-		{PID: 4711, Comm: "task4711", Stack: []string{"busy_4711+0x1/0x2", "main+0x5/0x9"}},
+		{PID: 4711, Comm: "task4711", Kernel: true, Stack: []string{"busy_4711+0x1/0x2", "main+0x5/0x9"}},
 	}}
 	if d := cmp.Diff(want, stalled); d != "" {
 		t.Errorf("error (-want +got):\n%s", d)
 	}
-	const text = "waiting for livepatch upsplice_a: the transition did not finish within 100ms; held up by task42 (42) in busy_42+0x1/0x2, task4711 (4711) in busy_4711+0x1/0x2; it was reversed"
+	const text = "waiting for livepatch upsplice_a: the transition did not finish within 100ms; held up by task42 (42) in busy_42+0x1/0x2, kernel thread task4711 (4711) in busy_4711+0x1/0x2; it was reversed"
 	if err.Error() != text {
 		t.Errorf("text = %q", err)
 	}
@@ -360,22 +368,181 @@ func TestReap(t *testing.T) {
 	k.enable("upsplice_new")
 	k.mu.Unlock()
 	text, _ := os.ReadFile(filepath.Join(k.root, "proc/modules"))
-	k.write("proc/modules", string(text)+"upsplice_old 16384 0 - Live 0x0\nupsplice_half 16384 1 - Loading 0x0\nother 1 0 - Live 0x0\n")
+	k.write("proc/modules", string(text)+"upsplice_old 16384 0 - Live 0x0\nupsplice_stays 16384 0 [permanent], Live 0x0\nupsplice_half 16384 1 - Loading 0x0\nother 1 0 - Live 0x0\n")
 	if err := k.sys.Reap(""); err == nil {
 		t.Error("an empty prefix was accepted")
 	}
+	k.sys.settle = 50 * time.Millisecond
 	k.mu.Lock()
-	k.inUse = 1
+	k.inUse = 1000
 	k.mu.Unlock()
 	if err := k.sys.Reap("upsplice_"); err != nil || len(k.unloaded) != 0 {
 		t.Errorf("in use: %v, unloaded %v", err, k.unloaded)
 	}
+	k.mu.Lock()
+	k.inUse = 2 // the kernel lets go of it a moment later
+	k.mu.Unlock()
 	if err := k.sys.Reap("upsplice_"); err != nil {
 		t.Error(err)
 	}
 	if d := cmp.Diff([]string{"upsplice_old"}, k.unloaded); d != "" {
 		t.Errorf("unloaded (-want +got):\n%s", d)
 	}
+}
+
+// TestProd: only the threads of user space that sleep are prodded, and only when
+// the kernel had time to switch them by itself.
+func TestProd(t *testing.T) {
+	k := newFake(t)
+	k.stuck[1] = true
+	k.sys.prod = 50 * time.Millisecond
+	var prodded []int
+	k.sys.Prod = func(threads []int) {
+		prodded = append(prodded, threads...)
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		k.stuck[1] = false
+	}
+	if err := k.sys.Apply(t.Context(), "upsplice_a", []byte("upsplice_a"), long, nil); err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff([]int{42}, prodded); d != "" {
+		t.Errorf("prodded (-want +got):\n%s", d)
+	}
+}
+
+func TestBlockersOf(t *testing.T) {
+	k := newFake(t)
+	k.mu.Lock()
+	k.stuck[1] = true
+	k.enable("upsplice_a")
+	k.mu.Unlock()
+	for {
+		all, err := k.sys.Blockers("upsplice_a")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(all) == 2 && all[0].PID == 42 && all[1].Kernel {
+			break
+		}
+	}
+	if all, err := k.sys.Blockers("upsplice_b"); err != nil || len(all) != 0 {
+		t.Errorf("of one that is not there: %v, %v", all, err)
+	}
+}
+
+// TestApplyAfterUndoWasCutShort: what is on its way out is undone, then loaded anew.
+func TestApplyAfterUndoWasCutShort(t *testing.T) {
+	k := newFake(t)
+	k.mu.Lock()
+	k.enable("upsplice_a")
+	k.write("sys/kernel/livepatch/upsplice_a/enabled", "0\n")
+	k.mu.Unlock()
+	if err := k.sys.Apply(t.Context(), "upsplice_a", []byte("upsplice_a"), long, nil); err != nil {
+		t.Fatal(err)
+	}
+	if len(k.unloaded) != 1 || len(k.loads) != 1 {
+		t.Errorf("unloaded %v, loads %v", k.unloaded, k.loads)
+	}
+}
+
+// TestUndoStates: undo from what a replacement, a kill or another program left.
+func TestUndoStates(t *testing.T) {
+	for name, c := range map[string]struct {
+		modules  string
+		enable   string
+		enabled  string // written after enable, if not empty
+		unloaded []string
+	}{
+		"never loaded":                     {},
+		"replaced, or disabled by others":  {modules: "upsplice_a 1 0 - Live 0x0\n", unloaded: []string{"upsplice_a"}},
+		"permanent":                        {modules: "upsplice_a 1 0 [permanent], Live 0x0\n"},
+		"in transition to the new code":    {enable: "upsplice_a", unloaded: []string{"upsplice_a"}},
+		"in transition to the old code":    {enable: "upsplice_a", enabled: "0\n", unloaded: []string{"upsplice_a"}},
+		"a copy is enabled, the first not": {modules: "upsplice_a 1 0 [permanent], Live 0x0\n", enable: "upsplice_a_r2", unloaded: []string{"upsplice_a_r2"}},
+		"somebody else's only":             {modules: "upsplice_ab 1 0 - Live 0x0\nupsplice_a_rx 1 0 - Live 0x0\n"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			k := newFake(t)
+			k.mu.Lock()
+			k.write("proc/modules", c.modules)
+			if c.enable != "" {
+				k.enable(c.enable)
+			}
+			if c.enabled != "" {
+				k.write("sys/kernel/livepatch/"+c.enable+"/enabled", c.enabled)
+			}
+			k.mu.Unlock()
+			if err := k.sys.Undo(t.Context(), "upsplice_a", long, nil); err != nil {
+				t.Fatal(err)
+			}
+			if d := cmp.Diff(c.unloaded, k.unloaded); d != "" {
+				t.Errorf("unloaded (-want +got):\n%s", d)
+			}
+			if all, err := k.sys.List(); err != nil || len(all) != 0 {
+				t.Errorf("left: %v, %v", all, err)
+			}
+		})
+	}
+}
+
+func TestBase(t *testing.T) {
+	for in, want := range map[string]string{
+		"upsplice_1": "upsplice_1", "upsplice_1_r2": "upsplice_1", "upsplice_1_r99": "upsplice_1", "upsplice_1_r1": "upsplice_1_r1",
+		"upsplice_1_r02": "upsplice_1_r02", "upsplice_1_r100": "upsplice_1_r100", "_r2": "_r2", "": "",
+	} {
+		if got := Base(in); got != want {
+			t.Errorf("Base(%q) = %q, want %q", in, got, want)
+		}
+	}
+}
+
+// TestRename uses a module that a distribution ships.
+func TestRename(t *testing.T) {
+	path := lab.NeedNewest(t, lab.Image).AnyModule
+	name := strings.ReplaceAll(strings.TrimSuffix(filepath.Base(path), ".ko"), "-", "_")
+	old, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	long, err := rename(old, name, name+"_r2")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if bytes.Equal(old, long) || len(old) != len(long) {
+		t.Error("nothing was changed, or the size was")
+	}
+	back, err := rename(long, name+"_r2", name)
+	if err != nil || !bytes.Equal(old, back) {
+		t.Errorf("renaming back: %v", err)
+	}
+	for _, c := range []struct {
+		module   []byte
+		from, to string
+	}{{old, "not_this", "x"}, {old, name, strings.Repeat("x", nameSize)}, {old[:100], name, "x"}, {nil, name, "x"}} {
+		if _, err := rename(c.module, c.from, c.to); err == nil {
+			t.Errorf("renaming %d bytes from %q to %q was done", len(c.module), c.from, c.to)
+		}
+	}
+}
+
+func FuzzRename(f *testing.F) {
+	f.Add([]byte("\x7fELF"), "a")
+	f.Fuzz(func(t *testing.T, module []byte, from string) {
+		if out, err := rename(module, from, "other"); err == nil && len(out) != len(module) {
+			t.Error("the size was changed")
+		}
+	})
+}
+
+func FuzzParseStat(f *testing.F) {
+	f.Add("1 (systemd) S 0 1 1 0 -1 4194560 1 2 3\n")
+	f.Add("2 (a) b) I 0 0 0 0 -1 2129984\n")
+	f.Fuzz(func(t *testing.T, in string) {
+		if got, ok := parseStat(in); !ok && (got.kernel || got.sleeping) {
+			t.Errorf("%q gave %+v and not ok", in, got)
+		}
+	})
 }
 
 func FuzzParseModules(f *testing.F) {

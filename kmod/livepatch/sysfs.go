@@ -4,12 +4,14 @@ package livepatch
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -125,8 +127,9 @@ func (s *System) functions(name string) (int, error) {
 
 // module is a line of /proc/modules.
 type module struct {
-	name  string
-	state string // "Live", "Loading", "Unloading"
+	name      string
+	permanent bool   // it has no exit function, and stays until the next boot
+	state     string // "Live", "Loading", "Unloading"
 }
 
 func (s *System) modules() ([]module, error) {
@@ -147,7 +150,9 @@ func parseModules(r io.Reader) ([]module, error) {
 		if len(w) < 5 {
 			return nil, fmt.Errorf("reading /proc/modules: the line %q has an unknown form", sc.Text())
 		}
-		all = append(all, module{name: w[0], state: w[4]})
+		// print_unload_info of kernel/module/procfs.c
+		permanent := slices.Contains(strings.Split(w[3], ","), "[permanent]")
+		all = append(all, module{name: w[0], permanent: permanent, state: w[4]})
 	}
 	if err := sc.Err(); err != nil {
 		return nil, fmt.Errorf("reading /proc/modules: %w", err)
@@ -155,18 +160,18 @@ func parseModules(r io.Reader) ([]module, error) {
 	return all, nil
 }
 
-// loaded reports whether the module is in the kernel, in whatever state.
-func (s *System) loaded(name string) (bool, error) {
+// loaded returns the module if it is in the kernel, in whatever state.
+func (s *System) loaded(name string) (*module, error) {
 	mods, err := s.modules()
 	if err != nil {
-		return false, err
+		return nil, err
 	}
 	for _, m := range mods {
 		if m.name == name {
-			return true, nil
+			return &m, nil
 		}
 	}
-	return false, nil
+	return nil, nil
 }
 
 func (s *System) reap(prefix string) error {
@@ -177,9 +182,12 @@ func (s *System) reap(prefix string) error {
 	if err != nil {
 		return err
 	}
+	// One patience for all: they are let go by the same work item.
+	ctx, cancel := context.WithTimeout(context.Background(), min(reapPatience, s.settling()))
+	defer cancel()
 	var errs []error
 	for _, m := range mods {
-		if !strings.HasPrefix(m.name, prefix) || m.state != "Live" {
+		if !strings.HasPrefix(m.name, prefix) || m.state != "Live" || m.permanent {
 			continue
 		}
 		if _, err := os.Stat(s.sysfs(m.name)); err == nil {
@@ -188,8 +196,8 @@ func (s *System) reap(prefix string) error {
 			errs = append(errs, fmt.Errorf("looking for livepatch %s: %w", m.name, err))
 			continue
 		}
-		if err := s.Unload(m.name); err != nil && !stillUsed(err) && !gone(err) {
-			errs = append(errs, fmt.Errorf("unloading replaced module %s: %w", m.name, err))
+		if err := s.unload(ctx, m.name); err != nil && !stillUsed(err) {
+			errs = append(errs, err)
 		}
 	}
 	return errors.Join(errs...)

@@ -18,6 +18,12 @@ const (
 	// to turn a transition back, and to let go of the module after it, which it
 	// does in a work item.
 	settleTime = 10 * time.Second
+	// reapPatience is how long replaced modules get to become free.
+	reapPatience = 2 * time.Second
+	// The kernel looks at all tasks once a second; those that it cannot switch by
+	// itself after two looks are prodded.
+	prodAfter = 2 * time.Second
+	prodEvery = 5 * time.Second
 )
 
 func (s *System) apply(ctx context.Context, name string, module []byte, deadline time.Duration, progress func(int)) error {
@@ -27,62 +33,117 @@ func (s *System) apply(ctx context.Context, name string, module []byte, deadline
 	if _, err := os.Stat(s.sysfs()); err != nil {
 		return &RefusedError{Patch: name, Reason: Unsupported, Remedy: "boot a kernel that is built with CONFIG_LIVEPATCH", Err: err}
 	}
-	st, err := s.state(name)
+	there, err := s.instance(name)
 	if err != nil {
 		return err
 	}
-	switch {
-	case st == nil:
-		if err := s.load(ctx, name, module); err != nil {
+	if there != "" {
+		st, err := s.state(there)
+		if err != nil {
 			return err
 		}
-	case !st.Enabled:
-		return &RefusedError{Patch: name, Reason: Busy, Remedy: "try again when it is gone from /sys/kernel/livepatch", Err: errors.New("it is just being disabled")}
+		if st != nil && st.Enabled {
+			return s.reach(ctx, there, true, deadline, progress)
+		}
+		// Its undoing was cut short. A livepatch cannot be enabled a second time.
+		if err := s.undo(ctx, name, deadline, progress); err != nil {
+			return err
+		}
 	}
-	return s.reach(ctx, name, true, deadline, progress)
+	if there, err = s.load(ctx, name, module); err != nil {
+		return err
+	}
+	return s.reach(ctx, there, true, deadline, progress)
 }
 
-// load gets the module into the kernel. One that is left of an earlier time, with
-// its livepatch disabled, cannot be enabled again: it has to go first.
-func (s *System) load(ctx context.Context, name string, module []byte) error {
-	left, err := s.loaded(name)
-	if err != nil {
-		return err
+// load gets the module into the kernel and returns its name there. One that is
+// left of an earlier time, with its livepatch disabled, cannot be enabled again: it
+// has to go first, or, if it cannot, a copy of another name is loaded.
+func (s *System) load(ctx context.Context, name string, module []byte) (string, error) {
+	as := name
+	for n := 2; ; n++ {
+		left, err := s.loaded(as)
+		if err != nil {
+			return "", err
+		}
+		if left == nil {
+			break
+		}
+		if !left.permanent {
+			if err := s.unload(ctx, as); err != nil {
+				return "", err
+			}
+			break
+		}
+		if n > maxCopies {
+			return "", &RefusedError{Patch: name, Reason: Busy, Remedy: "reboot", Err: fmt.Errorf("%d copies of it stay loaded until the next boot", maxCopies)}
+		}
+		as = copyName(name, n)
 	}
-	if left {
-		if err := s.unload(ctx, name); err != nil {
-			return err
+	if as != name {
+		var err error
+		if module, err = rename(module, name, as); err != nil {
+			return "", err
 		}
 	}
-	if err := s.Load(module, ""); err != nil {
-		return refusal(name, err)
+	if s.Sign != nil {
+		signed, err := s.Sign(module)
+		if err != nil {
+			return "", fmt.Errorf("signing module %s: %w", as, err)
+		}
+		module = signed
 	}
-	return nil
+	if err := s.Load(module, ""); err != nil {
+		return "", refusal(as, err)
+	}
+	return as, nil
 }
 
 func (s *System) undo(ctx context.Context, name string, deadline time.Duration, progress func(int)) error {
 	if err := checkName(name); err != nil {
 		return err
 	}
-	st, err := s.state(name)
+	there, err := s.instance(name)
 	if err != nil {
 		return err
 	}
-	if st != nil && st.Enabled {
-		if err := s.setEnabled(name, false); err != nil && !gone(err) {
-			return refusal(name, err)
+	if there != "" {
+		if err := s.disable(there); err != nil {
+			return err
 		}
-	}
-	if st != nil {
-		if err := s.reach(ctx, name, false, deadline, progress); err != nil {
+		if err := s.reach(ctx, there, false, deadline, progress); err != nil {
 			return err
 		}
 	}
-	left, err := s.loaded(name)
-	if err != nil || !left {
+	mods, err := s.modules()
+	if err != nil {
 		return err
 	}
-	return s.unload(ctx, name)
+	for _, m := range mods {
+		if base(m.name) == name && !m.permanent {
+			if err := s.unload(ctx, m.name); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// disable begins the way back, unless it has begun already.
+func (s *System) disable(name string) error {
+	st, err := s.state(name)
+	if err != nil || st == nil || !st.Enabled {
+		return err
+	}
+	err = s.setEnabled(name, false)
+	if err == nil || gone(err) {
+		return nil
+	}
+	// The kernel says EINVAL to what is so already: somebody else was faster.
+	if st, again := s.state(name); again == nil && (st == nil || !st.Enabled) {
+		return nil
+	}
+	return refusal(name, err)
 }
 
 // errDisabled: somebody else disabled the livepatch while it was waited for.
@@ -128,6 +189,7 @@ func (s *System) reach(ctx context.Context, name string, target bool, deadline t
 // looks at least once, also with a context that has ended.
 func (s *System) wait(ctx context.Context, name string, target bool, progress func(int)) error {
 	last := -1
+	prod := time.Now().Add(s.prodding())
 	for pause := pollFirst; ; pause = min(pause*2, pollMost) {
 		st, err := s.state(name)
 		switch {
@@ -146,10 +208,21 @@ func (s *System) wait(ctx context.Context, name string, target bool, progress fu
 				last = n
 			}
 		}
+		if s.Prod != nil && time.Now().After(prod) {
+			s.Prod(s.sleepers(target))
+			prod = time.Now().Add(prodEvery)
+		}
 		if err := sleep(ctx, pause); err != nil {
 			return err
 		}
 	}
+}
+
+func (s *System) prodding() time.Duration {
+	if s.prod != 0 {
+		return s.prod
+	}
+	return prodAfter
 }
 
 func (s *System) settling() time.Duration {
@@ -206,7 +279,11 @@ func (e *StalledError) error() string {
 		if i == 0 {
 			sep = "; held up by "
 		}
-		s += fmt.Sprintf("%s%s (%d)", sep, b.Comm, b.PID)
+		kind := ""
+		if b.Kernel {
+			kind = "kernel thread "
+		}
+		s += fmt.Sprintf("%s%s%s (%d)", sep, kind, b.Comm, b.PID)
 		if len(b.Stack) > 0 {
 			s += " in " + b.Stack[0]
 		}

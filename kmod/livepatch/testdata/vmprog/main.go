@@ -10,6 +10,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -20,6 +22,10 @@ const (
 	first  = "upsplice_test_first"
 	second = "upsplice_test_second"
 	stall  = "upsplice_test_stall"
+	sleep  = "upsplice_test_sleep"
+	pinned = "upsplice_test_pinned"
+	shadow = "upsplice_test_shadow"
+	heir   = "upsplice_test_heir"
 	long   = 2 * time.Minute
 )
 
@@ -92,9 +98,7 @@ func main() {
 	cmdline("two")
 	check(names() == second+":true:false:1", "after the replacement: %s", names())
 	check(loaded(first), "the replaced module went by itself")
-	for start := time.Now(); loaded(first) && time.Since(start) < long; time.Sleep(50 * time.Millisecond) {
-		need(sys.Reap("upsplice_test_"), "Reap")
-	}
+	need(sys.Reap("upsplice_test_"), "Reap")
 	check(!loaded(first) && loaded(second), "Reap left the first or took the second")
 
 	stalls()
@@ -112,9 +116,130 @@ func main() {
 
 	need(sys.Undo(ctx, second, long, nil), "Undo")
 	cmdline("console=")
+	sleeps()
+	stays()
+	shadows()
+	cmdline("console=")
 	need(os.WriteFile("/sys/kernel/security/lockdown", []byte("integrity"), 0), "locking down")
 	refused(sys.Apply(ctx, first, module(first), long, nil), livepatch.Forbidden)
 	check(names() == "" && !loaded(first), "left over: %s", names())
+}
+
+// reader reads /proc/cmdline in a process of its own, which sleeps in the function
+// of the livepatch sleep. It is not a child of this one, which would not be prodded.
+func reader() *reading {
+	r := &reading{done: make(chan error, 1)}
+	cmd := exec.Command("/bin/sh", "-c", "cat /proc/cmdline; exit $?")
+	cmd.Stdout = &r.out
+	need(cmd.Start(), "starting cat")
+	go func() { r.done <- cmd.Wait() }()
+	for start := time.Now(); ; time.Sleep(20 * time.Millisecond) {
+		stacks, _ := filepath.Glob("/proc/[0-9]*/stack")
+		for _, path := range stacks {
+			if b, _ := os.ReadFile(path); strings.Contains(string(b), sleep) {
+				return r
+			}
+		}
+		check(time.Since(start) < long, "cat does not sleep in the new function")
+	}
+}
+
+type reading struct {
+	out  bytes.Buffer
+	done chan error
+}
+
+// got: the reader was not disturbed by what made it change sides.
+func (r *reading) got(want string) {
+	select {
+	case err := <-r.done:
+		need(err, "cat")
+		check(strings.Contains(r.out.String(), want), "cat read %q, and not %q", r.out.String(), want)
+	case <-time.After(long):
+		check(false, "cat does not end")
+	}
+}
+
+// sleeps replaces and undoes a livepatch in whose function a process sleeps. The
+// kernel's own fake signal comes after 15 s; with it alone it takes that long.
+func sleeps() {
+	const kernelAlone = 14 * time.Second
+	apply(sleep)
+	r := reader()
+	start := time.Now()
+	apply(second)
+	check(time.Since(start) < kernelAlone, "the replacement took %v", time.Since(start))
+	fmt.Println("a sleeping process was replaced under after", time.Since(start))
+	r.got("two")
+	need(sys.Undo(ctx, second, long, nil), "Undo")
+	need(sys.Reap("upsplice_test_"), "Reap")
+
+	apply(sleep)
+	r = reader()
+	start = time.Now()
+	need(sys.Undo(ctx, sleep, long, nil), "Undo")
+	check(time.Since(start) < kernelAlone, "Undo took %v", time.Since(start))
+	r.got("console=")
+
+	apply(sleep)
+	r = reader()
+	start = time.Now()
+	gentle := *sys
+	gentle.Prod = nil
+	need(gentle.Undo(ctx, sleep, long, nil), "Undo")
+	check(time.Since(start) >= kernelAlone, "the process does not need the prod: without it, Undo took %v", time.Since(start))
+	r.got("console=")
+	check(names() == "" && !loaded(sleep), "after the sleepers: %s", names())
+}
+
+// stays applies and undoes a module that cannot be unloaded.
+func stays() {
+	apply(pinned)
+	cmdline("pinned")
+	need(sys.Undo(ctx, pinned, long, nil), "Undo")
+	cmdline("console=")
+	check(names() == "" && loaded(pinned), "after Undo: %s, loaded %v", names(), loaded(pinned))
+	need(sys.Undo(ctx, pinned, long, nil), "Undo of what is undone")
+
+	apply(pinned)
+	cmdline("pinned")
+	check(names() == pinned+"_r2:true:false:1", "List: %s", names())
+	there, err := sys.Instance(pinned)
+	check(err == nil && there == pinned+"_r2", "Instance: %s, %v", there, err)
+	apply(pinned)
+	check(!loaded(pinned+"_r3"), "an enabled livepatch was loaded again")
+	apply(second)
+	cmdline("two")
+	need(sys.Reap("upsplice_test_"), "Reap")
+	check(loaded(pinned) && loaded(pinned+"_r2"), "a permanent module was unloaded")
+	need(sys.Undo(ctx, pinned, long, nil), "Undo of the replaced")
+	cmdline("two")
+	need(sys.Undo(ctx, second, long, nil), "Undo")
+	check(names() == "", "after the pinned: %s", names())
+}
+
+// shadows: data that the first livepatch attached is the second one's after the
+// replacement, and of the callbacks only the new one's run.
+func shadows() {
+	apply(shadow)
+	cmdline("shadow 1")
+	cmdline("shadow 2")
+	apply(heir)
+	cmdline("heir 3")
+	need(sys.Reap("upsplice_test_"), "Reap")
+	check(!loaded(shadow), "the replaced module is still loaded")
+	cmdline("heir 4")
+	need(sys.Undo(ctx, heir, long, nil), "Undo")
+	log, err := exec.Command("/bin/dmesg").Output()
+	need(err, "dmesg")
+	for text, want := range map[string]bool{
+		"pre_patch of shadow": true, "post_unpatch of shadow": false, "pre_patch of heir": true, "post_unpatch of heir": true,
+	} {
+		check(strings.Contains(string(log), "callback "+text) == want, "callback %s ran: %v", text, !want)
+	}
+	apply(shadow)
+	cmdline("shadow 1")
+	need(sys.Undo(ctx, shadow, long, nil), "Undo")
 }
 
 // stalls tries a patch that cannot get through, and another one meanwhile.
@@ -128,6 +253,6 @@ func stalls() {
 	err := <-done
 	var s *livepatch.StalledError
 	check(errors.As(err, &s) && s.Reversed && s.Err == nil, "stall: %v", err)
-	check(len(s.Blockers) > 0 && s.Blockers[0].Comm == "kthreadd" && strings.HasPrefix(s.Blockers[0].Stack[0], "kthreadd+"), "blockers: %+v", s.Blockers)
+	check(len(s.Blockers) > 0 && s.Blockers[0].Comm == "kthreadd" && s.Blockers[0].Kernel && strings.HasPrefix(s.Blockers[0].Stack[0], "kthreadd+"), "blockers: %+v", s.Blockers)
 	fmt.Println("stalled as it should:", err)
 }
