@@ -19,6 +19,7 @@ type altEntry struct {
 	instr, repl uint64
 	instrLen    int
 	replLen     int
+	direct      bool // what the replacement calls is read from memory
 }
 
 // maxAlts bounds the contents that one place may have. Places have a handful; one
@@ -38,7 +39,11 @@ func (im *Image) readAlternatives(l *layouts) error {
 		return err
 	}
 	im.EntrySize[SiteAlternative] = rec.size
-	if im.nops = im.readNops(); im.nops == nil {
+	im.altFlags = rec.fields["flags"]
+	if im.nops == nil { // a module has those of its kernel
+		im.nops = im.readNops()
+	}
+	if im.nops == nil {
 		return errors.New("the table x86_nops is not in the image")
 	}
 	entries, err := im.altEntries(rec, p)
@@ -58,6 +63,7 @@ func (im *Image) readAlternatives(l *layouts) error {
 			n++
 		}
 		sites = append(sites, im.altSite(entries[:n], end))
+		sites = append(sites, directSites(entries[:n])...)
 		entries = entries[n:]
 	}
 	im.Sites = append(im.Sites, sites...)
@@ -74,13 +80,15 @@ func (im *Image) altEntries(rec record, p place) ([]altEntry, error) {
 			index:    at / rec.size,
 			instrLen: int(p.data[at+rec.fields["instrlen"]]),
 			replLen:  int(p.data[at+rec.fields["replacementlen"]]),
+			direct:   im.DirectCall(p.data[at : at+rec.size]),
 		}
 		e.instr, _ = p.prel(at + rec.fields["instr_offset"])
 		e.repl, _ = p.prel(at + rec.fields["repl_offset"])
 		if e.instrLen == 0 {
 			continue // nothing to replace
 		}
-		if im.at(e.instr, e.instrLen) == nil || im.at(e.repl, e.replLen) == nil || !im.inText(e.instr) {
+		// an empty replacement may stand at the very end of its section
+		if im.at(e.instr, e.instrLen) == nil || e.replLen > 0 && im.at(e.repl, e.replLen) == nil || !im.inText(e.instr) {
 			return nil, fmt.Errorf("entry %d: %#x or %#x is not in a section with code", e.index, e.instr, e.repl)
 		}
 		if e.replLen > e.instrLen {
@@ -91,30 +99,34 @@ func (im *Image) altEntries(rec record, p place) ([]altEntry, error) {
 	return entries, nil
 }
 
-// altSite plays the entries through, in the order of the table.
+// altSite plays the entries through, in the order of the table. What a direct call
+// of a function that only the running kernel knows looks like is said by another
+// site, see directSites.
 func (im *Image) altSite(entries []altEntry, end uint64) Site {
 	s := Site{Addr: entries[0].instr, Len: int(end - entries[0].instr), Kind: SiteAlternative}
 	orig := im.at(s.Addr, s.Len)
-	if orig == nil || len(im.slidIn(s.Addr, s.Len)) > 0 {
+	if orig == nil {
 		return s
 	}
 	ordered := slices.Clone(entries)
 	slices.SortFunc(ordered, func(a, b altEntry) int { return cmp.Compare(a.index, b.index) })
 
-	states := newByteSet()
+	states := newContents()
+	slid := im.altSlid(s.Addr, s.Len)
 	for _, b := range im.variants(s.Addr, s.Len) {
-		states.add(b)
+		states.add(content{b, slid})
 	}
 	for _, e := range ordered {
-		if len(im.slidIn(e.repl, e.replLen)) > 0 {
-			return s
-		}
-		next := newByteSet()
+		next := newContents()
 		off := int(e.instr - s.Addr)
 		for _, state := range states.list {
-			for _, code := range append(im.replacements(e), state[off:off+e.instrLen]) {
-				for _, o := range im.optimize(code) {
-					next.add(slices.Concat(state[:off], o, state[off+e.instrLen:]))
+			options := []content{state.cut(off, e.instrLen)}
+			if !e.direct {
+				options = append(options, im.replacements(e)...)
+			}
+			for _, o := range options {
+				for _, b := range im.optimize(o.bytes) {
+					next.add(state.with(off, content{b, o.slid}))
 				}
 			}
 		}
@@ -122,12 +134,39 @@ func (im *Image) altSite(entries []altEntry, end uint64) Site {
 			return s
 		}
 	}
-	for _, b := range states.list {
-		if !slices.Equal(b, orig) {
-			s.Alts = append(s.Alts, b)
+	original := content{orig, slid}.key()
+	moves := false
+	for _, c := range states.list {
+		if c.key() != original {
+			s.Alts = append(s.Alts, c.bytes)
+			s.AltSlid = append(s.AltSlid, c.slid)
+			moves = moves || len(c.slid) > 0
 		}
 	}
+	if !moves {
+		s.AltSlid = nil
+	}
 	return s
+}
+
+// directSites returns the indirect calls of entries that the kernel makes direct.
+func directSites(entries []altEntry) []Site {
+	var sites []Site
+	for _, e := range entries {
+		if e.direct {
+			sites = append(sites, Site{Addr: e.instr, Len: e.instrLen, Kind: SiteParavirt})
+		}
+	}
+	return sites
+}
+
+// altSlid returns the fields of n bytes at addr that depend on the KASLR slide.
+func (im *Image) altSlid(addr uint64, n int) []AltSlid {
+	var out []AltSlid
+	for _, f := range im.slidIn(addr, n) {
+		out = append(out, AltSlid{int(f.Addr - addr), f.Kind})
+	}
+	return out
 }
 
 // variants returns what n bytes at addr may be once returns and retpolines have
@@ -153,11 +192,12 @@ func (im *Image) variants(addr uint64, n int) [][]byte {
 }
 
 // replacements returns what an entry may put at its place, filled with NOPs.
-func (im *Image) replacements(e altEntry) [][]byte {
-	var out [][]byte
+func (im *Image) replacements(e altEntry) []content {
+	var out []content
+	slid := im.altSlid(e.repl, e.replLen)
 	for _, repl := range im.variants(e.repl, e.replLen) {
 		for _, b := range [][]byte{moveFirst(repl, e), moveAll(repl, e)} {
-			out = append(out, fill(b, e.instrLen, 0x90))
+			out = append(out, content{fill(b, e.instrLen, 0x90), slid})
 		}
 	}
 	return out
@@ -202,19 +242,4 @@ func moveAll(repl []byte, e altEntry) []byte {
 		i += in.Len
 	}
 	return b
-}
-
-// byteSet is a set of byte strings that remembers their order.
-type byteSet struct {
-	list [][]byte
-	seen map[string]bool
-}
-
-func newByteSet() *byteSet { return &byteSet{seen: map[string]bool{}} }
-
-func (s *byteSet) add(b []byte) {
-	if !s.seen[string(b)] {
-		s.seen[string(b)] = true
-		s.list = append(s.list, b)
-	}
 }

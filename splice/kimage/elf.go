@@ -102,6 +102,9 @@ func (im *Image) inText(addr uint64) bool {
 }
 
 func (im *Image) btf() []byte {
+	if im.ownBTF != nil {
+		return im.ownBTF
+	}
 	if s := im.section(".BTF"); s != nil {
 		return s.Data
 	}

@@ -34,7 +34,8 @@ type Image struct {
 	EntrySize map[SiteKind]int
 
 	// Slid lists the fields that the boot code adds the KASLR slide to, or
-	// subtracts it from, sorted by Addr. It is nil if the image has no such list.
+	// subtracts it from, sorted by Addr. It is nil if the image has no such list. Of a
+	// module it is the fields of Relocs that hold an address.
 	Slid []Slid
 
 	// The rest is for modules only, see OpenModule.
@@ -47,10 +48,18 @@ type Image struct {
 
 	alloc  []Section // Sections with an address, sorted by it
 	byName map[string]int32
-	next   []int32 // index of the next symbol of the same name, -1 at the end
+	next   []int32  // index of the next symbol of the same name, -1 at the end
+	byAddr []Symbol // sorted by address; those of a module that Symbols does not have too
 
+	lay    func() (*layouts, error)
 	thunks func() thunks
 	nops   [][]byte // index n: the kernel's NOP of n bytes
+
+	altFlags int // offset of the flags in an entry of .altinstructions, 0 if there are none
+
+	vmlinux  *Image          // of a module
+	ownBTF   []byte          // of a module
+	unstable map[string]bool // names whose position changes once a module has been started
 }
 
 // Section is one allocated section of vmlinux.
@@ -83,7 +92,8 @@ type Import struct {
 	Name   string
 	Object string // "vmlinux" or the module that exports it, "" if that is not known
 	// Addr is that of the vmlinux image, or a made-up one that no other symbol has.
-	Addr uint64
+	Addr   uint64
+	Sympos int // its position in the kallsyms of vmlinux if the name is ambiguous there, else 0
 }
 
 // ModuleReloc is a field of a module that its loader fills.
@@ -93,7 +103,8 @@ type ModuleReloc struct {
 	PCRel  bool   // counts from the field's own address
 	Signed bool   // 4 bytes that are sign-extended to an address (R_X86_64_32S)
 	Object string // where the symbol is: "vmlinux", this module's or another module's name
-	Symbol string // imported, or "" for a place in a section of this module
+	Symbol string // imported, or of a per-cpu variable; "" for a place in a section of this module
+	Sympos int    // of a Symbol of vmlinux whose name is ambiguous, else 0
 	// Section and Offset: the place in this module that the field refers to.
 	Section string
 	Offset  uint64
@@ -132,11 +143,16 @@ type Site struct {
 	//   alternative  the range that the entries of the table for this place cover together
 	//   paravirt     what the table says
 	//   smp_lock     1: the lock prefix
+	//   call         5: call of Target
+	//   endbr        4: endbr64
+	//   runtime_ptr  8: an immediate operand
+	//   runtime_shift 1: an immediate operand
 	Len int
 
 	// Target is for jump_label the link address that the jmp goes to, for
 	// static_call that of the key, for return and retpoline that of the thunk which
-	// the image calls there; else 0.
+	// the image calls there, for call that of the function, for runtime_ptr and
+	// runtime_shift that of the variable whose value is written there; else 0.
 	Target uint64
 
 	// Key is the link address of the static key of a jump_label, else 0.
@@ -145,8 +161,17 @@ type Site struct {
 	// Alts is for alternative every content of the range, other than that of the
 	// image, that any combination of CPU features leads to, at the site's own
 	// address (PC-relative fields recomputed) and padded to Len. It is nil if they are
-	// too many or hold addresses that move with the kernel.
+	// too many.
 	Alts [][]byte
+	// AltSlid has for each of Alts the fields in it that depend on the KASLR slide,
+	// nil if none of them has any.
+	AltSlid [][]AltSlid
+}
+
+// AltSlid is a field in one content of an alternative that depends on the KASLR slide.
+type AltSlid struct {
+	Off  int
+	Kind SlidKind
 }
 
 // Slid is a field that depends on the KASLR slide (arch/x86/tools/relocs.c).
@@ -185,12 +210,14 @@ func (im *Image) Lookup(name string) []Symbol { return im.lookup(name) }
 
 // Sympos returns the livepatch position of the symbol called name at addr: 1-based
 // among the symbols of that name, 0 if there is none. ambiguous is true if more
-// than one symbol has the name.
+// than one symbol has the name. In a module, a symbol whose position changes when the
+// loader frees what only the start needs has none.
 func (im *Image) Sympos(name string, addr uint64) (pos int, ambiguous bool) {
 	return im.sympos(name, addr)
 }
 
-// SymbolAt returns the symbols whose address is exactly addr.
+// SymbolAt returns the symbols whose address is exactly addr, in a module imported
+// ones too.
 func (im *Image) SymbolAt(addr uint64) []Symbol { return im.symbolAt(addr) }
 
 // SitesIn returns the sites in [addr, addr+n).

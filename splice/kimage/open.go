@@ -14,7 +14,8 @@ func open(r io.ReaderAt, size int64) (*Image, error) {
 	if err != nil {
 		return nil, err
 	}
-	im := &Image{Vmlinux: vmlinux}
+	im := &Image{Name: VmlinuxName, Vmlinux: vmlinux}
+	im.lay = sync.OnceValues(im.layouts)
 	end, err := im.readSections()
 	if err != nil {
 		return nil, err
@@ -29,7 +30,7 @@ func open(r io.ReaderAt, size int64) (*Image, error) {
 	if err := im.readIdentity(); err != nil {
 		return nil, err
 	}
-	l, err := im.layouts()
+	l, err := im.lay()
 	if err != nil {
 		return nil, err
 	}

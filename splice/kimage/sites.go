@@ -35,6 +35,8 @@ var siteTables = []siteTable{
 	{SiteParavirt, ".parainstructions", "__parainstructions", "__parainstructions_end",
 		"paravirt_patch_site", []string{"instr", "len"}, paravirtSite},
 	{SiteSMPLock, ".smp_locks", "__smp_locks", "__smp_locks_end", "", nil, smpLockSite},
+	{SiteCall, ".call_sites", "__call_sites", "__call_sites_end", "", nil, callSite},
+	{SiteEndbr, ".ibt_endbr_seal", "__ibt_endbr_seal", "__ibt_endbr_seal_end", "", nil, endbrSite},
 }
 
 // table returns the bytes of a table, none if the kernel does not have it.
@@ -68,6 +70,10 @@ func (im *Image) readSites(l *layouts) error {
 			return fmt.Errorf("reading %s: %w", t.section, err)
 		}
 	}
+	if err := im.readRuntimeConstants(); err != nil {
+		return err
+	}
+	im.dropFentry()
 	sortSites(im.Sites) // alternatives look for the sites inside them
 	if err := im.readAlternatives(l); err != nil {
 		return fmt.Errorf("reading .altinstructions: %w", err)
