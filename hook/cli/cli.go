@@ -137,10 +137,12 @@ func (a *app) pipeline(sink progress.Sink) (*pipeline.Pipeline, error) {
 	if err != nil {
 		return nil, err
 	}
+	kernel := live.Host(a.config.TransitionTimeout)
+	kernel.SignKey, kernel.SignCert = a.config.SignKey, a.config.SignCert
 	return &pipeline.Pipeline{
 		Config:  a.config,
 		Journal: j,
-		Kernel:  live.Host(a.config.TransitionTimeout),
+		Kernel:  kernel,
 		Builder: &builder.Builder{User: a.config.BuildUser},
 		Open:    a.openBackend,
 		Sink:    sink,

@@ -366,6 +366,8 @@ type status struct {
 	Running   journal.Kernel   `json:"running"`
 	Effective journal.Kernel   `json:"effective"`
 	Splice    *journal.Record  `json:"splice,omitempty"`
+	Others    []other          `json:"other_livepatches"`
+	Waiting   []waiting        `json:"transition_waits_for,omitempty"`
 	Run       *journal.Run     `json:"run,omitempty"`
 	Last      *journal.Result  `json:"last,omitempty"`
 	Records   []journal.Record `json:"splices"`
@@ -413,6 +415,9 @@ func (a *app) status() (status, error) {
 	if err != nil {
 		return s, err
 	}
+	if s.Others, s.Waiting, err = kernelState(live.Host(0)); err != nil {
+		return s, err
+	}
 	if ok {
 		s.Splice, s.Running.Version = &rec, rec.From.Version
 		s.Effective = s.Running
@@ -451,6 +456,7 @@ func (a *app) printStatus(s status, reasons bool) {
 			fmt.Fprintf(w, "next boot\t%s\twould change %d more\n", s.Splice.To.Release, s.Splice.DeferredGroups)
 		}
 	}
+	printKernelState(w, s.Others, s.Waiting)
 	if s.Run != nil {
 		fmt.Fprintf(w, "at work\t%s\tstage %s (upsplice status --follow)\n", s.Run.Update.To.Release, s.Run.Stage)
 	}

@@ -37,6 +37,8 @@ type Config struct {
 	Jobs              int           `toml:"jobs" doc:"How many compilers run at once. 0: one for each processor."`
 	Snapshot          string        `toml:"snapshot" doc:"An archive (http or https) that keeps old package versions, asked for what the mirrors have dropped. Empty: none."`
 	BuildUser         string        `toml:"build_user" doc:"The unprivileged user that parses and compiles what was downloaded."`
+	SignKey           string        `toml:"sign_key" doc:"A private key (PEM, readable by root only) to sign splices with at the moment they are applied, for kernels that demand signed modules. Empty: do not sign."`
+	SignCert          string        `toml:"sign_cert" doc:"The certificate of sign_key, which the kernel must know: enrol it with mokutil --import."`
 	Backend           string        `toml:"backend" doc:"The backend for this distribution. Empty: the one that serves the ID in os-release."`
 }
 
@@ -176,6 +178,14 @@ func (c Config) check() error {
 		return fmt.Errorf("build_user %q is not a user name", c.BuildUser)
 	case c.Backend != "" && !backendName.MatchString(c.Backend):
 		return fmt.Errorf("backend %q is not a name of lower case letters, digits and hyphens", c.Backend)
+	}
+	if (c.SignKey == "") != (c.SignCert == "") {
+		return errors.New("sign_key and sign_cert go together: set both or neither")
+	}
+	for key, path := range map[string]string{"sign_key": c.SignKey, "sign_cert": c.SignCert} {
+		if path != "" && !filepath.IsAbs(path) {
+			return fmt.Errorf("%s is %q, must be an absolute path", key, path)
+		}
 	}
 	if c.Snapshot != "" {
 		u, err := url.Parse(c.Snapshot)

@@ -46,13 +46,15 @@ transition_timeout = "1m30s"
 cache = "/srv/c"
 jobs = 3
 snapshot = "https://snapshot.example/archive"
+sign_key = "/etc/k"
+sign_cert = "/etc/c"
 build_user = "builder"
 backend = "debian"
 `
 	want := Config{
 		Enabled: false, Wait: 0, TransitionTimeout: 90 * time.Second,
 		Cache: "/srv/c", Jobs: 3,
-		Snapshot: "https://snapshot.example/archive", BuildUser: "builder", Backend: "debian",
+		Snapshot: "https://snapshot.example/archive", SignKey: "/etc/k", SignCert: "/etc/c", BuildUser: "builder", Backend: "debian",
 	}
 	got, err := Parse(strings.NewReader(text))
 	if err != nil {
@@ -78,6 +80,8 @@ func TestRefused(t *testing.T) {
 		{"cache = \"var/cache\"", "absolute path"},
 		{"cache = \"/\"", "absolute path"},
 		{"jobs = -1", "jobs is -1"},
+		{"sign_key = \"/k\"", "sign_cert go together"},
+		{"sign_key = \"k\"\nsign_cert = \"/c\"", "sign_key"},
 		{"snapshot = \"ftp://x/\"", "snapshot"},
 		{"snapshot = \"file:///etc\"", "snapshot"},
 		{"build_user = \"root\"", "never parsed as root"},

@@ -21,6 +21,7 @@ import (
 	"github.com/upsplice/upsplice/kmod/kcore"
 	"github.com/upsplice/upsplice/kmod/livecheck"
 	"github.com/upsplice/upsplice/kmod/livepatch"
+	"github.com/upsplice/upsplice/kmod/modsign"
 	"github.com/upsplice/upsplice/kmod/probe"
 	"github.com/upsplice/upsplice/splice/splicefile"
 )
@@ -33,6 +34,8 @@ type Kernel struct {
 	Root     fs.FS // what probes read: proc, sys, boot
 	Patches  *livepatch.System
 	Deadline time.Duration // of a transition
+	SignKey  string        // a key to sign modules with, and its certificate; "": do not sign
+	SignCert string
 }
 
 // Host is the kernel of this machine.
@@ -53,10 +56,17 @@ func (k *Kernel) Release() string {
 // be known.
 func (k *Kernel) Ready() error {
 	p := probe.Run(k.Root)
+	modules := p.UnsignedModule
+	if k.SignKey != "" {
+		if _, err := k.signer(); err != nil {
+			return err
+		}
+		modules = p.SignedModule
+	}
 	for _, c := range []struct {
 		check string
 		f     probe.Finding
-	}{{"livepatch", p.Livepatch}, {"module signatures", p.UnsignedModule}} {
+	}{{"livepatch", p.Livepatch}, {"module signatures", modules}} {
 		if c.f.Answer == probe.Yes {
 			continue
 		}
@@ -64,6 +74,15 @@ func (k *Kernel) Ready() error {
 			What: "probing the kernel " + p.Release, Err: errors.New(c.f.Detail), Remedy: c.f.Remedy}
 	}
 	return nil
+}
+
+// signer loads the configured key; it is never nil without an error.
+func (k *Kernel) signer() (*modsign.Signer, error) {
+	s, err := modsign.Load(k.SignKey, k.SignCert)
+	if err != nil {
+		return nil, &outcome.Error{Outcome: outcome.Refused, Check: "signing key", What: "loading sign_key and sign_cert", Err: err}
+	}
+	return s, nil
 }
 
 // Check compares the running kernel with what f expects: release and build id
@@ -145,8 +164,16 @@ func (k *Kernel) memory(m splicefile.Manifest) error {
 // Apply loads the modules of f one after the other. If one fails, those before it
 // are taken back: all or nothing.
 func (k *Kernel) Apply(ctx context.Context, f *splicefile.File, sink progress.Sink) error {
+	patches := *k.Patches
+	if k.SignKey != "" {
+		s, err := k.signer()
+		if err != nil {
+			return err
+		}
+		patches.Sign = s.Sign
+	}
 	for i, mod := range f.Manifest.Modules {
-		err := k.Patches.Apply(ctx, mod.Name, f.Payload[mod.Name], k.Deadline, ticker(sink))
+		err := patches.Apply(ctx, mod.Name, f.Payload[mod.Name], k.Deadline, k.ticker(mod.Name, sink))
 		if err == nil {
 			err = k.verify(mod.Name, f.Manifest)
 		}
@@ -166,7 +193,11 @@ func (k *Kernel) Apply(ctx context.Context, f *splicefile.File, sink progress.Si
 func applyError(module string, err error) error {
 	var refused *livepatch.RefusedError
 	if errors.As(err, &refused) {
-		return &outcome.Error{Outcome: outcome.Refused, Check: "loading", What: "loading " + module, Err: err}
+		remedy := ""
+		if refused.Reason == livepatch.Signature {
+			remedy = probe.EnrolKey
+		}
+		return &outcome.Error{Outcome: outcome.Refused, Check: "loading", What: "loading " + module, Err: err, Remedy: remedy}
 	}
 	var stalled *livepatch.StalledError
 	if errors.As(err, &stalled) {
@@ -175,16 +206,28 @@ func applyError(module string, err error) error {
 	return &outcome.Error{Outcome: outcome.Failed, What: "applying " + module, Err: err}
 }
 
-// verify asks the kernel whether each function of the splice is redirected.
+// verify asks the kernel whether each function of the splice is redirected. Those
+// of modules that are not loaded will be when they are.
 func (k *Kernel) verify(module string, m splicefile.Manifest) error {
+	there, err := k.Patches.Instance(module)
+	if err != nil {
+		return err
+	}
 	for _, fn := range m.Functions {
 		if fn.Kind != "changed" {
 			continue
 		}
-		pos := max(fn.Sympos, 1)
-		path := fmt.Sprintf("sys/kernel/livepatch/%s/vmlinux/%s,%d", module, fn.Name, pos)
-		if _, err := fs.Stat(k.Root, path); err != nil {
+		object := fn.Object
+		if object == "" {
+			object = "vmlinux"
+		}
+		dir := "sys/kernel/livepatch/" + there + "/" + object
+		if _, err := fs.Stat(k.Root, fmt.Sprintf("%s/%s,%d", dir, fn.Name, max(fn.Sympos, 1))); err != nil {
 			return fmt.Errorf("verifying that %s is redirected: %w", fn.Name, err)
+		}
+		// Kernels before 6.1 do not have the file.
+		if b, err := fs.ReadFile(k.Root, dir+"/patched"); err == nil && object == "vmlinux" && strings.TrimSpace(string(b)) != "1" {
+			return fmt.Errorf("verifying that %s is redirected: the kernel says that %s is not patched", fn.Name, object)
 		}
 	}
 	return nil
@@ -194,7 +237,7 @@ func (k *Kernel) verify(module string, m splicefile.Manifest) error {
 func (k *Kernel) Undo(ctx context.Context, f *splicefile.File, sink progress.Sink) error {
 	for i := len(f.Manifest.Modules) - 1; i >= 0; i-- {
 		name := f.Manifest.Modules[i].Name
-		if err := k.Patches.Undo(ctx, name, k.Deadline, ticker(sink)); err != nil {
+		if err := k.Patches.Undo(ctx, name, k.Deadline, k.ticker(name, sink)); err != nil {
 			return applyError(name, err)
 		}
 	}
@@ -209,7 +252,7 @@ func (k *Kernel) IsLive(f *splicefile.File) (bool, error) {
 	}
 	on := map[string]bool{}
 	for _, s := range states {
-		on[s.Name] = s.Enabled && !s.Transition
+		on[livepatch.Base(s.Name)] = s.Enabled && !s.Transition
 	}
 	for _, mod := range f.Manifest.Modules {
 		if !on[mod.Name] {
@@ -222,15 +265,44 @@ func (k *Kernel) IsLive(f *splicefile.File) (bool, error) {
 // Reap removes modules of ours that have been replaced.
 func (k *Kernel) Reap() error { return k.Patches.Reap(ModulePrefix) }
 
-// ticker shows how many tasks have still to switch.
-func ticker(sink progress.Sink) func(int) {
+// slow is how long a transition may take before it is said what it waits for.
+const slow = 4 * time.Second
+
+// ticker shows how many tasks have still to switch, and names them if they take
+// long.
+func (k *Kernel) ticker(module string, sink progress.Sink) func(int) {
 	if sink == nil {
 		return nil
 	}
-	first := 0
+	first, named := 0, false
+	start := time.Now()
 	return func(tasks int) {
 		first = max(first, tasks)
 		sink.Emit(progress.Event{Kind: progress.Tick, Stage: "apply", Text: "switching tasks",
 			Done: int64(first - tasks), Total: int64(first), Unit: "tasks"})
+		if named || tasks == 0 || time.Since(start) < slow {
+			return
+		}
+		if blockers, err := k.Patches.Blockers(module); err == nil && len(blockers) > 0 {
+			named = true
+			sink.Emit(progress.Event{Kind: progress.Note, Text: "the switch waits for " + taskNames(blockers)})
+		}
 	}
+}
+
+// taskNames names the first few tasks of a list for people.
+func taskNames(blockers []livepatch.Blocker) string {
+	var names []string
+	for i, b := range blockers {
+		if i == 3 {
+			names = append(names, fmt.Sprintf("%d more", len(blockers)-i))
+			break
+		}
+		name := fmt.Sprintf("%s (%d)", b.Comm, b.PID)
+		if len(b.Stack) > 0 {
+			name += " in " + b.Stack[0]
+		}
+		names = append(names, name)
+	}
+	return strings.Join(names, ", ")
 }

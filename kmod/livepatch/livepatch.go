@@ -120,7 +120,7 @@ func (e *StalledError) Error() string { return e.error() }
 // code. If that takes longer than deadline, or if ctx ends, the transition is
 // reversed, the module unloaded, and a *StalledError returned; a refusal by the
 // kernel is a *RefusedError. progress is called with the number of tasks still to
-// switch; it may be nil.
+// switch, when it changes and once a second; it may be nil.
 //
 // A livepatch of this name that is enabled already, because the last run was
 // killed, is waited for and not loaded again. One whose undoing was cut short is

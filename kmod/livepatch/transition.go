@@ -24,6 +24,8 @@ const (
 	// itself after two looks are prodded.
 	prodAfter = 2 * time.Second
 	prodEvery = 5 * time.Second
+	// tellEvery is how often progress is told where there is none.
+	tellEvery = time.Second
 )
 
 func (s *System) apply(ctx context.Context, name string, module []byte, deadline time.Duration, progress func(int)) error {
@@ -188,7 +190,7 @@ func (s *System) reach(ctx context.Context, name string, target bool, deadline t
 // wait polls until the livepatch is enabled, or gone, and not in transition. It
 // looks at least once, also with a context that has ended.
 func (s *System) wait(ctx context.Context, name string, target bool, progress func(int)) error {
-	last := -1
+	last, told := -1, time.Now()
 	prod := time.Now().Add(s.prodding())
 	for pause := pollFirst; ; pause = min(pause*2, pollMost) {
 		st, err := s.state(name)
@@ -203,9 +205,9 @@ func (s *System) wait(ctx context.Context, name string, target bool, progress fu
 			return &RefusedError{Patch: name, Reason: Rejected, Err: errDisabled}
 		}
 		if progress != nil {
-			if n := len(s.waiting(target)); n != last {
+			if n := len(s.waiting(target)); n != last || time.Since(told) >= tellEvery {
 				progress(n)
-				last = n
+				last, told = n, time.Now()
 			}
 		}
 		if s.Prod != nil && time.Now().After(prod) {

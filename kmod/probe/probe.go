@@ -28,6 +28,7 @@ type Kernel struct {
 	BuildID        string  // lower-case hex, "" if unreadable
 	Livepatch      Finding // CONFIG_LIVEPATCH and its sysfs
 	UnsignedModule Finding // an unsigned module can be loaded: lockdown, module.sig_enforce, modules_disabled
+	SignedModule   Finding // one that is signed with a key that the kernel trusts can be: modules_disabled
 	Kallsyms       Finding // real addresses in /proc/kallsyms
 	Kcore          Finding // text readable through /proc/kcore
 }

@@ -67,14 +67,14 @@ func TestRun(t *testing.T) {
 			[]want{{"livepatch", No, "/proc/config.gz"}, {"module", Unknown, ""}}},
 		"own config before that of /boot": {fstest.MapFS{"sys": nil, "proc/config.gz": gz("CONFIG_A=y\n")}, []want{{"livepatch", No, "/proc/config.gz"}}},
 		"broken own config":               {fstest.MapFS{"sys": nil, "boot": nil, "proc/config.gz": file("\x1f\x8b\x08trunc")}, []want{{"livepatch", Unknown, ""}}},
-		"lockdown integrity":              {fstest.MapFS{"sys/kernel/security/lockdown": file("none [integrity] confidentiality\n")}, []want{{"module", No, "Secure Boot"}}},
+		"lockdown integrity":              {fstest.MapFS{"sys/kernel/security/lockdown": file("none [integrity] confidentiality\n")}, []want{{"module", No, "Secure Boot"}, {"module", No, "mokutil --import"}, {"signed", Yes, ""}}},
 		"lockdown confidentiality":        {fstest.MapFS{"sys/kernel/security/lockdown": file("none integrity [confidentiality]\n")}, []want{{"module", No, "confidentiality"}}},
 		"lockdown unreadable form":        {fstest.MapFS{"sys/kernel/security/lockdown": file("something new\n")}, []want{{"module", Unknown, "something new"}}},
 		"kernel without lockdown":         {fstest.MapFS{"sys/kernel/security/lockdown": nil}, []want{{"module", Yes, ""}}},
 		"securityfs not mounted":          {fstest.MapFS{"sys/kernel/security": nil}, []want{{"module", Unknown, "mount securityfs"}}},
-		"sig_enforce":                     {fstest.MapFS{"sys/module/module/parameters/sig_enforce": file("Y\n")}, []want{{"module", No, "module.sig_enforce"}}},
+		"sig_enforce":                     {fstest.MapFS{"sys/module/module/parameters/sig_enforce": file("Y\n")}, []want{{"module", No, "module.sig_enforce"}, {"module", No, "openssl req"}, {"signed", Yes, ""}}},
 		"no signatures in the kernel":     {fstest.MapFS{"sys/module/module": nil, "sys/module/ext4/refcnt": file("1")}, []want{{"module", Yes, ""}}},
-		"modules disabled":                {fstest.MapFS{"proc/sys/kernel/modules_disabled": file("1\n")}, []want{{"module", No, "next boot"}}},
+		"modules disabled":                {fstest.MapFS{"proc/sys/kernel/modules_disabled": file("1\n")}, []want{{"module", No, "next boot"}, {"signed", No, "next boot"}}},
 		"no module support":               {fstest.MapFS{"proc/sys/kernel/modules_disabled": nil}, []want{{"module", No, "CONFIG_MODULES"}}},
 		"a no is stronger than a don't know": {fstest.MapFS{"sys/kernel/security": nil, "sys/module/module/parameters/sig_enforce": file("Y\n")},
 			[]want{{"module", No, "sig_enforce"}}},
@@ -91,7 +91,7 @@ func TestRun(t *testing.T) {
 		}
 		k := Run(root)
 		for _, w := range c.want {
-			f := map[string]Finding{"livepatch": k.Livepatch, "module": k.UnsignedModule, "kallsyms": k.Kallsyms, "kcore": k.Kcore}[w.what]
+			f := map[string]Finding{"livepatch": k.Livepatch, "module": k.UnsignedModule, "signed": k.SignedModule, "kallsyms": k.Kallsyms, "kcore": k.Kcore}[w.what]
 			if f.Answer != w.answer || !strings.Contains(f.Detail+" "+f.Remedy, w.text) {
 				t.Errorf("%s: %s: %v %q %q; want %v, %q", name, w.what, f.Answer, f.Detail, f.Remedy, w.answer, w.text)
 			}

@@ -25,6 +25,7 @@ func run(root fs.FS) Kernel {
 	conf := readConfig(root, k.Release)
 	k.Livepatch = livepatch(root, conf)
 	k.UnsignedModule = unsignedModule(root, conf)
+	k.SignedModule = modulesDisabled(root, conf)
 	k.Kallsyms = symbols(root)
 	k.Kcore = memory(root)
 	return k
@@ -72,7 +73,7 @@ func unsignedModule(root fs.FS, conf config) Finding {
 func modulesDisabled(root fs.FS, _ config) Finding {
 	switch v, err := readLine(root, "proc/sys/kernel/modules_disabled"); {
 	case err == nil && v == "0":
-		return Finding{Answer: Yes}
+		return Finding{Answer: Yes, Detail: "kernel.modules_disabled is 0"}
 	case err == nil && v == "1":
 		return Finding{Answer: No, Detail: "kernel.modules_disabled is 1", Remedy: "it cannot be taken back before the next boot; remove it from sysctl.d"}
 	case err == nil:
@@ -86,6 +87,12 @@ func modulesDisabled(root fs.FS, _ config) Finding {
 	}
 	return Finding{Detail: "/proc/sys/kernel cannot be read", Remedy: "mount proc on /proc"}
 }
+
+// EnrolKey is how a machine comes to trust modules that upsplice signs.
+const EnrolKey = "make a key (openssl req -new -x509 -newkey rsa:2048 -nodes -days 36500 -subj '/CN=upsplice on this machine' " +
+	"-keyout /etc/upsplice/sign.key -out /etc/upsplice/sign.pem), convert the certificate (openssl x509 -in /etc/upsplice/sign.pem " +
+	"-outform DER -out /etc/upsplice/sign.der), enrol it (mokutil --import /etc/upsplice/sign.der, then reboot and confirm it to the " +
+	"MOK manager at the console), and name the two files as sign_key and sign_cert in /etc/upsplice/upsplice.toml"
 
 // lockdown reads "[none] integrity confidentiality" (Documentation of
 // kernel_lockdown(7)); the mode in force stands in brackets.
@@ -107,13 +114,13 @@ func lockdown(root fs.FS, _ config) Finding {
 	case ok && mode == "none":
 		return Finding{Answer: Yes}
 	case ok && (mode == "integrity" || mode == "confidentiality"):
-		return Finding{Answer: No, Detail: "kernel lockdown is " + mode, Remedy: "unsigned modules need lockdown none: it comes from Secure Boot or from lockdown= on the kernel command line"}
+		return Finding{Answer: No, Detail: "kernel lockdown is " + mode, Remedy: "lockdown comes from Secure Boot or from lockdown= on the kernel command line, and wants signed modules: " + EnrolKey}
 	}
 	return Finding{Detail: "/sys/kernel/security/lockdown holds " + quote(v)}
 }
 
 func sigEnforce(root fs.FS, conf config) Finding {
-	const remedy = "remove module.sig_enforce from the kernel command line"
+	const remedy = "module.sig_enforce comes from the kernel command line, and wants signed modules: " + EnrolKey
 	v, err := readLine(root, "sys/module/module/parameters/sig_enforce")
 	switch {
 	case err == nil && v == "N":
