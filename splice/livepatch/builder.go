@@ -7,6 +7,7 @@ import (
 	"debug/elf"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/upsplice/upsplice/splice/object"
@@ -28,6 +29,19 @@ type builder struct {
 	globals  map[string]*global                 // functions in the module that other units may refer to
 	external map[string]*object.Symbol          // exported and livepatch symbols, by name in the module
 	exported []string                           // names of exported symbols in the order of their use
+	addrs    map[*object.Symbol]uint64          // link addresses of external symbols
+	inside   map[*object.Symbol]string          // the module that a livepatch symbol is in, vmlinux excepted
+	modules  map[string]*symbols                // by name
+	targets  []string                           // what is patched: vmlinux first, then modules by name
+	support  *support                           // nil if no module is patched
+	pinned   bool                               // see Module
+	notes    []string
+}
+
+func (b *builder) note(text string) {
+	if !slices.Contains(b.notes, text) {
+		b.notes = append(b.notes, text)
+	}
 }
 
 // global is a definition that other units refer to by its name.
@@ -53,11 +67,12 @@ func write(in Input) (Module, error) {
 		in: &in, kernel: k, obj: &object.Object{Machine: elf.EM_X86_64},
 		names: map[string]bool{}, bySec: map[*object.Section]*object.Symbol{},
 		collect: map[string]*object.Section{}, globals: map[string]*global{},
-		external: map[string]*object.Symbol{},
+		external: map[string]*object.Symbol{}, addrs: map[*object.Symbol]uint64{},
+		inside: map[*object.Symbol]string{}, modules: map[string]*symbols{},
 	}
 	if err := b.build(); err != nil {
 		var unsupported *UnsupportedError
-		if errors.As(err, &unsupported) {
+		if errors.As(err, &unsupported) && unsupported.Unit != supportName {
 			return Module{}, err // it says what was tried
 		}
 		return Module{}, fmt.Errorf("writing livepatch module: %w", err)
@@ -66,7 +81,7 @@ func write(in Input) (Module, error) {
 	if err := object.Write(&out, b.obj); err != nil {
 		return Module{}, fmt.Errorf("writing livepatch module: %w", err)
 	}
-	return Module{Data: out.Bytes()}, nil
+	return Module{Data: out.Bytes(), Pinned: b.pinned, Notes: b.notes}, nil
 }
 
 func check(in *Input) error {
@@ -96,14 +111,15 @@ func (b *builder) build() error {
 		b.names[name] = true
 	}
 	for i := range b.in.Units {
-		if t := b.in.Units[i].Target; t != vmlinux {
-			return &UnsupportedError{Unit: b.in.Units[i].Name, Reason: fmt.Sprintf("it is part of %q, and only %s can be patched", t, vmlinux)}
-		}
 		u, err := b.newUnit(&b.in.Units[i])
 		if err != nil {
 			return err
 		}
 		b.units = append(b.units, u)
+	}
+	b.targets = targets(b.units)
+	if err := b.addSupport(); err != nil {
+		return err
 	}
 	if err := b.relocate(); err != nil {
 		return err
@@ -124,7 +140,10 @@ func (b *builder) build() error {
 			return err
 		}
 	}
-	return b.frame()
+	if err := b.frame(); err != nil {
+		return err
+	}
+	return b.fillSupport()
 }
 
 // relocate goes on until no unit takes anything more: one may need data of another.
@@ -178,46 +197,23 @@ func (b *builder) collected(like *object.Section) *object.Section {
 	return s
 }
 
-// outside returns the symbol for something that is not in the module.
-func (b *builder) outside(res Resolution) (*object.Symbol, error) {
-	switch res.Source {
-	case Exported:
-		if _, ok := b.in.Image.Exports[res.Name]; !ok {
-			return nil, fmt.Errorf("the kernel does not export %s", res.Name)
-		}
-		sym, known := b.externalSymbol(res.Name, elf.SHN_UNDEF)
-		if !known {
-			b.exported = append(b.exported, res.Name)
-		}
-		return sym, nil
-	case Running:
-		if res.Object != vmlinux {
-			return nil, fmt.Errorf("%s is in %q, and a patch of %s can refer to %s only", res.Name, res.Object, vmlinux, vmlinux)
-		}
-		if _, err := b.kernel.symbol(res.Name, res.Sympos); err != nil {
-			return nil, err
-		}
-		if strings.ContainsRune(res.Name, ',') || len(res.Name) >= ksymNameLen {
-			return nil, fmt.Errorf("the kernel cannot read the name %q in a livepatch symbol", res.Name)
-		}
-		sym, _ := b.externalSymbol(fmt.Sprintf(".klp.sym.%s.%s,%d", vmlinux, res.Name, res.Sympos), object.SHN_LIVEPATCH)
-		return sym, nil
+// targets lists what the units are part of, vmlinux first, as the kernel applies
+// its relocations before those of any module.
+func targets(units []*unit) []string {
+	var list []string
+	for _, u := range units {
+		list = append(list, u.Target)
 	}
-	return nil, fmt.Errorf("the resolution %d of %s is not known", res.Source, res.Name)
-}
-
-// ksymNameLen is the buffer of the kernel for the name in a livepatch symbol
-// (KSYM_NAME_LEN, 512 since Linux 6.1; before that 128).
-const ksymNameLen = 128
-
-func (b *builder) externalSymbol(name string, where elf.SectionIndex) (sym *object.Symbol, known bool) {
-	if sym := b.external[name]; sym != nil {
-		return sym, true
-	}
-	sym = &object.Symbol{Name: name, Bind: elf.STB_GLOBAL, Type: elf.STT_NOTYPE, Special: where}
-	b.external[name] = sym
-	b.obj.Symbols = append(b.obj.Symbols, sym)
-	return sym, false
+	slices.SortFunc(list, func(a, b string) int {
+		if (a == vmlinux) != (b == vmlinux) {
+			if a == vmlinux {
+				return -1
+			}
+			return 1
+		}
+		return strings.Compare(a, b)
+	})
+	return slices.Compact(list)
 }
 
 // definition returns the global definition of a name in one of the units.

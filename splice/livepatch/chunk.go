@@ -4,6 +4,7 @@ package livepatch
 
 import (
 	"debug/elf"
+	"fmt"
 	"slices"
 	"strings"
 
@@ -98,7 +99,8 @@ func (u *unit) put(sec *object.Section, start, end uint64, out *object.Section) 
 
 // takeFunction takes a function and its .cold part. Instructions that gcc moved
 // to the cold section belong to the function although they have a symbol.
-func (u *unit) takeFunction(f *object.Symbol) error {
+func (u *unit) takeFunction(function Function) error {
+	f := function.Post
 	parts := []*object.Symbol{f}
 	for _, s := range u.Post.Symbols {
 		if s.Section != nil && s.Type == elf.STT_FUNC &&
@@ -107,14 +109,14 @@ func (u *unit) takeFunction(f *object.Symbol) error {
 		}
 	}
 	for _, s := range parts {
-		if err := u.takeCode(s); err != nil {
+		if err := u.takeCode(s, function.OldName == ""); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (u *unit) takeCode(f *object.Symbol) error {
+func (u *unit) takeCode(f *object.Symbol, added bool) error {
 	sec := f.Section
 	switch {
 	case sec == nil:
@@ -126,7 +128,7 @@ func (u *unit) takeCode(f *object.Symbol) error {
 	case f.Size == 0:
 		return u.unsupported(sec, f.Name, "its size is not known")
 	}
-	if reason := codeReason(sec.Name); reason != "" {
+	if reason := codeReason(sec.Name, added); reason != "" {
 		return u.unsupported(sec, f.Name, reason)
 	}
 	start, end := f.Value, f.Value+f.Size
@@ -167,6 +169,9 @@ func (u *unit) takeData(s *object.Symbol) (*chunk, error) {
 	if reason := dataReason(sec.Name); reason != "" {
 		return nil, u.unsupported(sec, s.Name, reason)
 	}
+	if sec.Name == dynamicDebug {
+		return u.takeDescriptor(s)
+	}
 	if u.alone(s) {
 		return u.take(sec, 0, sec.Size, ""), nil
 	}
@@ -179,6 +184,21 @@ func (u *unit) takeData(s *object.Symbol) (*chunk, error) {
 		}
 	}
 	return u.take(sec, s.Value, s.Value+s.Size, s.Name), nil
+}
+
+// takeDescriptor takes the descriptor of a pr_debug. The kernel has an array of
+// those of each module.
+func (u *unit) takeDescriptor(s *object.Symbol) (*chunk, error) {
+	layout, err := u.b.kernel.structure("_ddebug")
+	if err != nil {
+		return nil, err
+	}
+	if s.Size != layout.size {
+		return nil, u.unsupported(s.Section, s.Name, fmt.Sprintf("it has %d bytes, a descriptor of the kernel has %d", s.Size, layout.size))
+	}
+	out := u.b.collected(s.Section)
+	out.Align = max(out.Align, natural(layout.size))
+	return u.put(s.Section, s.Value, s.Value+s.Size, out), nil
 }
 
 // alone reports whether nothing but a symbol, and aliases of it, is in its section.

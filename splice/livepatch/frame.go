@@ -5,7 +5,6 @@ package livepatch
 import (
 	"debug/elf"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -29,6 +28,9 @@ const (
 var frameSections = []string{
 	dataSection, stringsSection, initSection, exitSection, modinfoSection, versionsSection, moduleSection,
 }
+
+// thisModuleSymbol is the struct module of a module, under the same name in each.
+const thisModuleSymbol = "__this_module"
 
 // returnThunk is where functions return through in kernels with return thunks.
 const returnThunk = "__x86_return_thunk"
@@ -63,12 +65,14 @@ func (b *builder) frame() error {
 	if err != nil {
 		return err
 	}
-	cleanup, err := b.cleanupModule()
-	if err != nil {
-		return err
-	}
 	reloc(module.section, module.init, elf.R_X86_64_64, initModule, 0)
-	reloc(module.section, module.exit, elf.R_X86_64_64, cleanup, 0)
+	if !b.pinned {
+		cleanup, err := b.cleanupModule()
+		if err != nil {
+			return err
+		}
+		reloc(module.section, module.exit, elf.R_X86_64_64, cleanup, 0)
+	}
 	slices.SortFunc(module.section.Relocs, func(a, b object.Reloc) int { return int(a.Offset) - int(b.Offset) })
 	b.modinfo()
 	return b.versions()
@@ -101,7 +105,7 @@ func (b *builder) thisModule() (thisModule, error) {
 	s := b.section(moduleSection, elf.SHF_WRITE, cacheLine, data)
 	return thisModule{
 		section: s,
-		self:    b.symbol("__this_module", elf.STB_GLOBAL, elf.STT_OBJECT, s, 0, layout.size),
+		self:    b.symbol(thisModuleSymbol, elf.STB_GLOBAL, elf.STT_OBJECT, s, 0, layout.size),
 		init:    m["init"].offset, exit: m["exit"].offset,
 	}, nil
 }
@@ -123,98 +127,6 @@ func (s *stringData) add(text string) int64 {
 	return at
 }
 
-// patch writes the structs klp_patch, klp_object and klp_func with their NULL
-// entries at the end (include/linux/livepatch.h).
-func (b *builder) patch(self *object.Symbol) (*object.Symbol, error) {
-	var layouts [3]structure
-	m := map[string]member{}
-	for i, want := range []struct {
-		name    string
-		members []string
-	}{
-		{"klp_patch", []string{"mod", "objs", "replace"}},
-		{"klp_object", []string{"name", "funcs"}},
-		{"klp_func", []string{"old_name", "new_func", "old_sympos"}},
-	} {
-		var err error
-		if layouts[i], err = b.kernel.structure(want.name); err != nil {
-			return nil, err
-		}
-		for _, name := range want.members {
-			if m[want.name+"."+name], err = layouts[i].member(name); err != nil {
-				return nil, err
-			}
-		}
-	}
-	functions, err := b.replacedFunctions()
-	if err != nil {
-		return nil, err
-	}
-	patch, obj, function := layouts[0], layouts[1], layouts[2]
-	const align = 8
-	up := func(n uint64) uint64 { return (n + align - 1) &^ (align - 1) }
-	objects := up(patch.size)
-	funcs := objects + up(2*obj.size)
-	size := funcs + uint64(len(functions)+1)*function.size
-
-	data := b.section(dataSection, elf.SHF_WRITE, align, make([]byte, size))
-	text := stringData{b.section(stringsSection, 0, 1, nil), map[string]int64{}}
-	here, there := b.sectionSymbol(data), b.sectionSymbol(text.section)
-	sym := b.symbol("patch", elf.STB_LOCAL, elf.STT_OBJECT, data, 0, patch.size)
-	b.symbol("objs", elf.STB_LOCAL, elf.STT_OBJECT, data, objects, 2*obj.size)
-	b.symbol("funcs", elf.STB_LOCAL, elf.STT_OBJECT, data, funcs, size-funcs)
-
-	reloc(data, m["klp_patch.mod"].offset, elf.R_X86_64_64, self, 0)
-	reloc(data, m["klp_patch.objs"].offset, elf.R_X86_64_64, here, int64(objects))
-	if b.in.Replace {
-		data.Data[m["klp_patch.replace"].offset] = 1
-	}
-	// klp_object.name stays NULL: vmlinux
-	reloc(data, objects+m["klp_object.funcs"].offset, elf.R_X86_64_64, here, int64(funcs))
-	for i, f := range functions {
-		at := funcs + uint64(i)*function.size
-		reloc(data, at+m["klp_func.old_name"].offset, elf.R_X86_64_64, there, text.add(f.OldName))
-		reloc(data, at+m["klp_func.new_func"].offset, elf.R_X86_64_64, f.new.symbol, f.new.addend)
-		pos := m["klp_func.old_sympos"]
-		binary.LittleEndian.PutUint64(data.Data[at+pos.offset:], uint64(f.OldSympos))
-	}
-	slices.SortFunc(data.Relocs, func(a, b object.Reloc) int { return int(a.Offset) - int(b.Offset) })
-	return sym, nil
-}
-
-type replacedFunction struct {
-	Function
-	new target
-}
-
-func (b *builder) replacedFunctions() ([]replacedFunction, error) {
-	var functions []replacedFunction
-	seen := map[uint64]string{}
-	for _, u := range b.units {
-		for _, f := range u.Functions {
-			if f.OldName == "" {
-				continue
-			}
-			addr, err := b.kernel.symbol(f.OldName, f.OldSympos)
-			if err != nil {
-				return nil, &UnsupportedError{Unit: u.Name, Symbol: f.Post.Name, Reason: err.Error(), Err: err}
-			}
-			if other, dup := seen[addr]; dup {
-				return nil, u.unsupported(nil, f.Post.Name, fmt.Sprintf("it replaces the same function as %s", other))
-			}
-			seen[addr] = f.Post.Name
-			if !b.kernel.hasFentry(addr) {
-				return nil, u.unsupported(f.Post.Section, f.Post.Name, "the running function has no call of __fentry__ at its start, so ftrace cannot redirect it")
-			}
-			functions = append(functions, replacedFunction{f, u.inModule(f.Post, 0)})
-		}
-	}
-	if len(functions) == 0 {
-		return nil, errors.New("no function is replaced")
-	}
-	return functions, nil
-}
-
 // endbr64 starts every function that is called through a pointer: kernels with
 // indirect branch tracking demand it, for others it does nothing.
 var endbr64 = []byte{0xf3, 0x0f, 0x1e, 0xfa}
@@ -222,7 +134,7 @@ var endbr64 = []byte{0xf3, 0x0f, 0x1e, 0xfa}
 // initModule writes: mov $patch, %rdi; jmp klp_enable_patch. Without a frame of
 // its own it needs no entry in the unwind table.
 func (b *builder) initModule(patch *object.Symbol) (*object.Symbol, error) {
-	enable, err := b.outside(Resolution{Source: Exported, Name: "klp_enable_patch"})
+	enable, err := b.outside(vmlinux, Resolution{Source: Exported, Name: "klp_enable_patch"})
 	if err != nil {
 		return nil, fmt.Errorf("%w: it has no livepatch support", err)
 	}
@@ -233,8 +145,9 @@ func (b *builder) initModule(patch *object.Symbol) (*object.Symbol, error) {
 	return b.symbol("init_module", elf.STB_GLOBAL, elf.STT_FUNC, s, 0, s.Size), nil
 }
 
-// cleanupModule writes a function that returns. The kernel unloads only modules
-// that have one.
+// cleanupModule writes a function that returns. The kernel does not unload a module
+// that has an init function and none of this kind (delete_module in
+// kernel/module/main.c).
 func (b *builder) cleanupModule() (*object.Symbol, error) {
 	const ret, jmp, int3 = 0xc3, 0xe9, 0xcc
 	code := append(slices.Clone(endbr64), ret, int3)
@@ -244,7 +157,7 @@ func (b *builder) cleanupModule() (*object.Symbol, error) {
 	}
 	s := b.section(exitSection, elf.SHF_EXECINSTR, 16, code)
 	if thunk {
-		sym, err := b.outside(Resolution{Source: Exported, Name: returnThunk})
+		sym, err := b.outside(vmlinux, Resolution{Source: Exported, Name: returnThunk})
 		if err != nil {
 			return nil, err
 		}
@@ -263,7 +176,7 @@ func (b *builder) modinfo() {
 	info := []string{"license=GPL", "depends="}
 	// the function with which the kernel asks for the promise that a module's
 	// indirect branches go through thunks; the units are built with its flags
-	if len(b.kernel.addrs["retpoline_module_ok"]) > 0 {
+	if len(b.kernel.symbols.addrs["retpoline_module_ok"]) > 0 {
 		info = append(info, "retpoline=Y")
 	}
 	namespaces := map[string]bool{}

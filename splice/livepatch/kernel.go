@@ -5,7 +5,6 @@ package livepatch
 import (
 	"bytes"
 	"fmt"
-	"sort"
 
 	"github.com/cilium/ebpf/btf"
 
@@ -14,9 +13,8 @@ import (
 
 // kernel is what has to be known of the kernel that the module is for.
 type kernel struct {
-	img   *kimage.Image
-	types *btf.Spec
-	addrs map[string][]uint64 // of the symbols of a name, in kallsyms order
+	symbols // of vmlinux
+	types   *btf.Spec
 }
 
 func newKernel(img *kimage.Image) (*kernel, error) {
@@ -28,44 +26,7 @@ func newKernel(img *kimage.Image) (*kernel, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading kernel types: %w", err)
 	}
-	k := &kernel{img: img, types: spec, addrs: make(map[string][]uint64, len(img.Symbols))}
-	for _, s := range img.Symbols {
-		k.addrs[s.Name] = append(k.addrs[s.Name], s.Addr)
-	}
-	return k, nil
-}
-
-// symbol returns the address that a livepatch name and position stand for, by the
-// rule of the kernel: position 0 demands that the name is unique.
-func (k *kernel) symbol(name string, sympos int) (uint64, error) {
-	addrs := k.addrs[name]
-	switch {
-	case len(addrs) == 0:
-		return 0, fmt.Errorf("the kernel has no symbol %s", name)
-	case sympos < 0 || sympos > len(addrs):
-		return 0, fmt.Errorf("the kernel has %d symbols %s, not %d", len(addrs), name, sympos)
-	case sympos == 0 && len(addrs) > 1:
-		return 0, fmt.Errorf("the kernel has %d symbols %s and no position is given", len(addrs), name)
-	case sympos == 0:
-		return addrs[0], nil
-	}
-	return addrs[sympos-1], nil
-}
-
-// fentryWindow is how far behind a function's address its call of __fentry__ may
-// start: ENDBR64 comes before it.
-const fentryWindow = 8 // bytes
-
-// hasFentry reports whether ftrace can redirect the function at addr.
-func (k *kernel) hasFentry(addr uint64) bool {
-	sites := k.img.Sites
-	i := sort.Search(len(sites), func(i int) bool { return sites[i].Addr >= addr })
-	for ; i < len(sites) && sites[i].Addr < addr+fentryWindow; i++ {
-		if sites[i].Kind == kimage.SiteMcount {
-			return true
-		}
-	}
-	return false
+	return &kernel{symbols: newSymbols("the kernel", img), types: spec}, nil
 }
 
 // structure is the layout of a C struct of the kernel.

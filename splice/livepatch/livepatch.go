@@ -35,9 +35,11 @@ const (
 // Resolution is where one post symbol is found.
 type Resolution struct {
 	Source Source
-	Object string // Running: "vmlinux" or a module's name; Exported: "vmlinux"
+	// Object is "vmlinux" or, with Running, a module's name: the unit's own target, or
+	// one that this depends on. What a module exports is Running too.
+	Object string
 	Name   string // Exported, Running: name in kallsyms
-	Sympos int    // Running: 0 if the name is unique, else 1-based
+	Sympos int    // Running: 0 if the name is unique in Object, else 1-based
 }
 
 // Function is one function of the post object that goes into the module.
@@ -84,6 +86,9 @@ type Input struct {
 	Modules  map[string]*kimage.Image // by name: every module that is a Unit's Target
 	Units    []Unit
 	Replace  bool // atomic replace of earlier livepatches
+	// Support is kmod/cfiles/support/target.c, compiled for the kernel as a unit of a
+	// module is. Without it units of modules are refused.
+	Support *object.Object
 }
 
 // Module is a written livepatch module.

@@ -42,7 +42,9 @@ func testTypes(t testing.TB) []byte {
 	builder, err := btf.NewBuilder([]btf.Type{
 		structure("module", 408, at("name", 16, array(56)), at("init", 96, pointer), at("", 200, anonymous)),
 		structure("klp_patch", 52, at("mod", 8, pointer), at("objs", 16, pointer), at("replace", 40, char)),
-		structure("klp_object", 40, at("name", 0, pointer), at("funcs", 24, pointer)),
+		structure("klp_object", 88, at("name", 0, pointer), at("funcs", 24, pointer), at("callbacks", 40, &btf.Array{Index: word, Type: pointer, Nelems: 5})),
+		structure("klp_callbacks", 40, at("pre_patch", 32, pointer), at("post_patch", 8, pointer), at("pre_unpatch", 24, pointer), at("post_unpatch", 16, pointer)),
+		structure("_ddebug", 24, at("format", 0, pointer), at("key", 8, array(16))),
 		structure("klp_func", 48, at("old_name", 8, pointer), at("new_func", 16, pointer), at("old_sympos", 32, long)),
 		structure("modversion_info", 72, at("crc", 0, long), at("name", 8, array(64))),
 		structure("bug_entry", 12, at("bug_addr_disp", 0, word), at("file_disp", 4, word), at("line", 8, short), at("flags", 10, short)),
@@ -302,11 +304,18 @@ func checkModule(t *testing.T, b []byte) *object.Object {
 			check(r, false)
 		}
 		for _, k := range s.KlpRelocs {
-			if want := ".klp.rela.vmlinux." + s.Name; k.Name != want {
-				t.Errorf("livepatch relocations are called %s, want %s", k.Name, want)
+			of, ok := strings.CutPrefix(strings.TrimSuffix(k.Name, "."+s.Name), ".klp.rela.")
+			if !ok || strings.Contains(of, ".") {
+				t.Errorf("livepatch relocations of %s are called %s", s.Name, k.Name)
 			}
 			for _, r := range k.Relocs {
-				check(r, true)
+				// klp_resolve_symbols in kernel/livepatch/core.c
+				if got := strings.HasPrefix(r.Symbol.Name, ".klp.sym.vmlinux."); got != (of == vmlinux) {
+					t.Errorf("%s refers to %s", k.Name, r.Symbol.Name)
+				}
+				if r.Type != uint32(elf.R_X86_64_NONE) {
+					check(r, true)
+				}
 			}
 		}
 	}
@@ -324,10 +333,8 @@ func TestWriteLoadable(t *testing.T) {
 	if module.Size != 408 || !bytes.HasPrefix(module.Data[16:], []byte("upsplice_test\x00")) {
 		t.Errorf("struct module has %d bytes and name %q", module.Size, module.Data[16:32])
 	}
-	for off, name := range map[uint64]string{96: "init_module", 208: "cleanup_module"} {
-		if rs := module.RelocsIn(off, off+8); len(rs) != 1 || rs[0].Symbol.Name != name {
-			t.Errorf("struct module has %+v at %d, want %s", rs, off, name)
-		}
+	if rs := module.RelocsIn(96, 104); len(rs) != 1 || rs[0].Symbol.Name != "init_module" {
+		t.Errorf("struct module has %+v at 96, want init_module", rs)
 	}
 	versions := o.Section("__versions").Data
 	crcs := map[string]uint32{}
@@ -349,11 +356,11 @@ func TestWriteKlpStructs(t *testing.T) {
 		if got := data.Data[40] == 1; got != replace {
 			t.Errorf("replace is %v, want %v", got, replace)
 		}
-		// klp_patch has 52 bytes, aligned 56; two klp_object of 40; three klp_func of 48
-		if data.Size != 56+2*40+3*48 {
+		// klp_patch has 52 bytes, aligned 56; two klp_object of 88; three klp_func of 48
+		if data.Size != 56+2*88+3*48 {
 			t.Errorf("the structs take %d bytes", data.Size)
 		}
-		if got := binary.LittleEndian.Uint64(data.Data[136+48+32:]); got != 1 {
+		if got := binary.LittleEndian.Uint64(data.Data[56+2*88+48+32:]); got != 1 {
 			t.Errorf("the second function's position is %d, want 1", got)
 		}
 		if got := string(o.Section(".rodata.klp_strings").Data); got != "changed\x00static_changed\x00" {

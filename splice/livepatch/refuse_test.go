@@ -49,18 +49,6 @@ func TestWriteUnsupported(t *testing.T) {
 		section, symbol string
 		reason          string
 	}{
-		"jump label with a new key": {
-			body: "1: nop",
-			more: `.section __jump_table, "aw"
-				.balign 8
-				.long 1b - ., 1b - .
-				.quad new_key - .
-				.section .data.new_key, "aw"
-				.type new_key, @object
-				new_key: .quad 0, 0
-				.size new_key, 16`,
-			section: "__jump_table", symbol: "new_key", reason: "the key is not one of the running kernel",
-		},
 		"symbol that is nowhere":  {body: "call nowhere", section: ".text.changed", symbol: "nowhere", reason: "no symbol nowhere"},
 		"unknown special section": {body: "1: nop", more: ".section __surprise, \"a\"\n.quad 1b", section: "__surprise", symbol: "changed", reason: "is not one that is known"},
 		"copied data of a special section": {
@@ -69,7 +57,34 @@ func TestWriteUnsupported(t *testing.T) {
 				.type new_data, @object
 				new_data: .quad 0
 				.size new_data, 8`,
-			section: "__dyndbg", symbol: "new_data", reason: "the kernel collects this section",
+			section: "__dyndbg", symbol: "new_data", reason: "it has 8 bytes, a descriptor of the kernel has 24",
+		},
+		"data of a section that the kernel collects": {
+			body: "mov $new_data, %rdi",
+			more: `.section __ex_other, "aw"
+				.type new_data, @object
+				new_data: .quad 0
+				.size new_data, 8`,
+			section: "__ex_other", symbol: "new_data", reason: "the kernel collects this section",
+		},
+		"new tracepoint": {
+			body: "mov $new_data, %rdi",
+			more: `.section __tracepoints, "aw"
+				.type new_data, @object
+				new_data: .quad 0
+				.size new_data, 8`,
+			section: "__tracepoints", symbol: "new_data", reason: "it is a new tracepoint",
+		},
+		"new data shared with the hypervisor": {
+			body: "mov $new_data, %rdi",
+			more: `.section .data..decrypted, "aw"
+				.type new_data, @object
+				new_data: .quad 0
+				.size new_data, 8`,
+			section: ".data..decrypted", symbol: "new_data", reason: "hypervisor",
+		},
+		"an address in 32 bits": {
+			body: ".byte 0xbf\n.long running_ops", section: ".text.changed", reason: "which no address of the kernel fits in",
 		},
 		"new per-cpu data": {
 			body: "mov %gs:new_data, %rdi",
@@ -179,7 +194,7 @@ func TestWriteRefusesInput(t *testing.T) {
 		change func(*Input)
 		want   string
 	}{
-		"module target":     {func(in *Input) { in.Units[0].Target = "ext4" }, `"ext4"`},
+		"module target":     {func(in *Input) { in.Units[0].Target = "ext4" }, `"ext4", whose image is not given`},
 		"name":              {func(in *Input) { in.Name = "a/b" }, `"a/b"`},
 		"long name":         {func(in *Input) { in.Name = strings.Repeat("x", 56) }, "longer than the 55 bytes"},
 		"no vermagic":       {func(in *Input) { in.Vermagic = "" }, "vermagic"},
@@ -189,7 +204,7 @@ func TestWriteRefusesInput(t *testing.T) {
 		"nothing to do":     {func(in *Input) { in.Units = nil }, "no function is replaced"},
 		"export lost":       {func(in *Input) { delete(in.Image.Exports, "pv_ops") }, "pv_ops"},
 		"CRC lost":          {func(in *Input) { in.Image.Exports["pv_ops"] = kimage.Export{} }, "no CRC of its export pv_ops"},
-		"other module":      {func(in *Input) { in.Units[0].Resolve = elsewhere }, `in "ext4"`},
+		"other module":      {func(in *Input) { in.Units[0].Resolve = elsewhere }, "in the module ext4"},
 		"twice":             {func(in *Input) { in.Units[0].Functions[1].OldName = "changed" }, "replaces the same function"},
 		"foreign processor": {func(in *Input) { in.Units[0].Post.Machine = elf.EM_AARCH64 }, "EM_AARCH64"},
 	}

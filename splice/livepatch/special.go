@@ -59,23 +59,25 @@ func (u *unit) carryTable(t table, sec *object.Section) error {
 	}
 	for at := uint64(0); at < sec.Size; at += layout.size {
 		relocs := sec.RelocsIn(at, at+layout.size)
-		mine, err := u.aboutTakenCode(sec, relocs, at+layout.site)
+		where, err := u.takenCode(sec, relocs, at+layout.site)
 		if err != nil {
 			return err
 		}
-		if !mine {
+		if where.chunk == nil {
 			continue
 		}
 		keep := true
 		switch t.section {
 		case "__jump_table":
-			err = u.checkKey(t, sec, at, relocs)
+			keep, err = u.keepJumpLabel(t, sec, at, relocs, where)
 		case ".static_call_sites":
-			// A site that is not announced calls the trampoline, which the kernel
-			// keeps up to date: slower by one jump, and right.
-			keep = u.checkKey(t, sec, at, relocs) == nil
+			keep = u.keepStaticCall(t, sec, at, relocs)
+		case ".call_sites":
+			// The kernel looks where the call goes before it knows where a module is.
+			// Without an entry the call is not counted (CONFIG_CALL_DEPTH_TRACKING).
+			keep = !u.filledLater(where, branchField+1)
 		case ".altinstructions":
-			err = u.takeReplacement(sec, at, relocs)
+			err = u.takeReplacement(sec, at, relocs, where)
 		}
 		if err != nil {
 			return err
@@ -90,19 +92,43 @@ func (u *unit) carryTable(t table, sec *object.Section) error {
 	return nil
 }
 
-// aboutTakenCode reports whether the relocation at offset site refers to code that
-// was taken. Every entry must have that relocation.
-func (u *unit) aboutTakenCode(sec *object.Section, relocs []object.Reloc, site uint64) (bool, error) {
+// site is a place in taken code that a table is about.
+type site struct {
+	chunk *chunk // nil: the code was not taken
+	off   uint64 // in the section of the post object
+}
+
+// takenCode returns what the relocation at offset at refers to. Every entry must
+// have that relocation.
+func (u *unit) takenCode(sec *object.Section, relocs []object.Reloc, at uint64) (site, error) {
 	for _, r := range relocs {
-		if r.Offset != site || elf.R_X86_64(r.Type) == elf.R_X86_64_NONE {
+		if r.Offset != at || elf.R_X86_64(r.Type) == elf.R_X86_64_NONE {
 			continue
 		}
 		if r.Symbol == nil || r.Symbol.Section == nil {
-			return false, u.unsupported(sec, "", fmt.Sprintf("the entry with the relocation at 0x%x is about no code of the unit", r.Offset))
+			return site{}, u.unsupported(sec, "", fmt.Sprintf("the entry with the relocation at 0x%x is about no code of the unit", r.Offset))
 		}
-		return u.takenAt(r) != nil, nil
+		return site{u.takenAt(r), r.Symbol.Value + uint64(r.Addend)}, nil
 	}
-	return false, u.unsupported(sec, "", fmt.Sprintf("the entry has no relocation at 0x%x, where the kernel's types have the address", site))
+	return site{}, u.unsupported(sec, "", fmt.Sprintf("the entry has no relocation at 0x%x, where the kernel's types have the address", at))
+}
+
+// filledLater reports whether one of the n bytes at a place is filled in when a
+// module is loaded that is patched, after the kernel has processed the tables.
+func (u *unit) filledLater(s site, n uint64) bool {
+	if u.Target == vmlinux {
+		return false
+	}
+	start := s.chunk.at + s.off - s.chunk.start
+	name := livepatchRelocsName(u.Target, s.chunk.out)
+	for _, k := range s.chunk.out.KlpRelocs {
+		for _, r := range k.Relocs {
+			if k.Name == name && r.Offset < start+n && start < r.Offset+uint64(r.Width(u.Post.Machine)) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // takenAt returns the chunk of code that a reference from a table is about.
@@ -131,41 +157,8 @@ func (u *unit) carryEntry(sec *object.Section, at, size uint64, relocs []object.
 // entries of this size, whose alignment the linker script of modules would give.
 func natural(size uint64) uint64 { return min(size&-size, 8) }
 
-// checkKey demands that the key of a jump label or static call is one of the
-// running kernel: a copy would have its initial state and nobody would change it.
-func (u *unit) checkKey(t table, sec *object.Section, at uint64, relocs []object.Reloc) error {
-	layout, err := u.b.kernel.structure(t.structure)
-	if err != nil {
-		return err
-	}
-	key, err := layout.member("key")
-	if err != nil {
-		return err
-	}
-	for _, r := range relocs {
-		if r.Offset != at+key.offset || r.Symbol == nil {
-			continue
-		}
-		s := r.Symbol
-		if s.Type == elf.STT_SECTION && s.Section != nil {
-			if s = u.namedAt(s.Section, s.Value+uint64(r.Addend)); s == nil {
-				break
-			}
-		}
-		res, err := u.resolve(sec, s)
-		if err != nil {
-			return err
-		}
-		if res.Source == Copied || res.Source == Running && res.Object != vmlinux {
-			return u.unsupported(sec, s.Name, "the key is not one of the running kernel's vmlinux")
-		}
-		return nil
-	}
-	return u.unsupported(sec, "", fmt.Sprintf("the entry at 0x%x has no key with a name", at))
-}
-
 // takeReplacement copies the instructions that an alternative may put in place.
-func (u *unit) takeReplacement(sec *object.Section, at uint64, relocs []object.Reloc) error {
+func (u *unit) takeReplacement(sec *object.Section, at uint64, relocs []object.Reloc, where site) error {
 	layout, err := u.b.kernel.structure("alt_instr")
 	if err != nil {
 		return err
@@ -178,8 +171,15 @@ func (u *unit) takeReplacement(sec *object.Section, at uint64, relocs []object.R
 	if err != nil {
 		return err
 	}
-	if length.size != 1 {
-		return u.unsupported(sec, "", fmt.Sprintf("alt_instr.replacementlen has %d bytes, not 1", length.size))
+	original, err := layout.member("instrlen")
+	if err != nil {
+		return err
+	}
+	if length.size != 1 || original.size != 1 {
+		return u.unsupported(sec, "", fmt.Sprintf("alt_instr.replacementlen has %d bytes, instrlen %d, not 1", length.size, original.size))
+	}
+	if u.filledLater(where, uint64(sec.Data[at+original.offset])) {
+		return &UnsupportedError{Unit: u.Name, Section: sec.Name, Symbol: u.nameIn(where.chunk), Reason: errSpecial.Error(), Err: errSpecial}
 	}
 	n := uint64(sec.Data[at+length.offset])
 	for _, r := range relocs {

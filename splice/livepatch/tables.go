@@ -40,6 +40,8 @@ const (
 	altAux         = ".altinstr_aux"
 	orcSection     = ".orc_unwind"
 	orcIPSection   = ".orc_unwind_ip"
+	dynamicDebug   = "__dyndbg"
+	trampolines    = ".static_call.text"
 )
 
 func isTable(section string) bool {
@@ -52,18 +54,31 @@ func isTable(section string) bool {
 }
 
 // harmless are the starts of the names of allocated sections that may refer to a
-// taken function and have nothing to say about its new code:
-//   - ordinary data, tables of tracepoints among them, keep their pointers to the
-//     running kernel's function, which ftrace redirects;
-//   - exports, initcalls and boot-time tables have done their work;
+// taken function and have nothing to say about its new code, or that are left out
+// on purpose:
+//   - ordinary data keep their pointers to the running kernel's function, which
+//     ftrace redirects; so do the tables of tracepoints and their events, which
+//     stay those of the running kernel;
+//   - exports, initcalls and boot-time tables have done their work. The kernel
+//     looks up keys by their trampolines in vmlinux alone (.static_call_tramp_key);
 //   - the list of functions in which errors may be injected goes by the address
 //     of the old function, which stays the one that is traced;
-//   - an ENDBR that .ibt_endbr_seal would remove does no harm.
+//   - an ENDBR that .ibt_endbr_seal would remove does no harm, and a new function
+//     may be called through a pointer where the old one was not;
+//   - .printk_index is for people who look up the messages of a kernel, not for
+//     the kernel;
+//   - markers of custom code are for the builder of the splice (.kpatch.).
+//
+// What new code refers to is carried in any case, so .data..once and
+// .data..read_mostly need no entry of their own: the flag of a new WARN_ONCE is a
+// datum as any other, and only debugfs's clear_warn_once passes it by; that data
+// are mostly read decides about their place in vmlinux alone.
 var harmless = []string{
-	".data", ".rodata", ".bss", ".ref", "__tracepoints", "__bpf_raw_tp_map",
+	".data", ".rodata", ".bss", ".ref", "__tracepoint", "__bpf_raw_tp_map",
+	"_ftrace_events", "_ftrace_eval_map", ".printk_index", ".static_call_tramp_key",
 	"__ksymtab", "___ksymtab", "__kcrctab", "___kcrctab", ".export_symbol",
 	".init", ".exit", ".con_initcall", ".discard",
-	"_error_injection_whitelist", ".ibt_endbr_seal",
+	"_error_injection_whitelist", ".ibt_endbr_seal", ".kpatch.",
 }
 
 func isHarmless(section string) bool {
@@ -76,8 +91,9 @@ func isHarmless(section string) bool {
 }
 
 // codeReason says why functions of a section cannot be in a livepatch module, ""
-// if they can: the kernel knows those sections by their place in vmlinux.
-func codeReason(section string) string {
+// if they can: the kernel knows those sections by their place in vmlinux. added says
+// that the running kernel does not have the function.
+func codeReason(section string, added bool) string {
 	in := func(names ...string) bool {
 		for _, n := range names {
 			if section == n || strings.HasPrefix(section, n+".") {
@@ -93,7 +109,7 @@ func codeReason(section string) string {
 		return "the code must not be instrumented, which livepatch does"
 	case in(".kprobes"):
 		return "the kernel knows this code by its address and keeps probes away from it"
-	case in(".static_call"):
+	case in(".static_call") && !added:
 		return "the running kernel rewrites static call trampolines"
 	}
 	return ""
@@ -105,6 +121,13 @@ func dataReason(section string) string {
 	switch {
 	case strings.HasPrefix(section, ".data..percpu"):
 		return "new per-CPU data cannot be added to the running kernel"
+	case strings.HasSuffix(section, "..decrypted"):
+		return "the kernel shares the pages of this section with its hypervisor, and a copy would not be in them"
+	case section == dynamicDebug:
+		return "" // its own array: see takeDescriptor
+	case strings.HasPrefix(section, "__tracepoint") || strings.HasPrefix(section, "_ftrace_e"):
+		// trace_module_has_bad_taint in kernel/tracepoint.c, before Linux 6.4
+		return "it is a new tracepoint, and kernels ignore those of modules with the taint of a livepatch; a printk or a kprobe can take its place"
 	case strings.HasPrefix(section, ".data") || strings.HasPrefix(section, ".bss") || strings.HasPrefix(section, ".rodata"):
 		return ""
 	}

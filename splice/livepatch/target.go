@@ -47,9 +47,12 @@ func (u *unit) target(from *object.Section, r object.Reloc, inTable bool) (targe
 	}
 	if c := u.chunkAt(sec, off); c != nil {
 		if f, ok := u.replaced[place{sec, off}]; ok && !branch && !inTable {
-			t, err := u.original(f)
+			t, err := u.original(u, f)
 			t.addend = int64(s.Value) + r.Addend - int64(off)
 			return t, err
+		}
+		if !branch && !inTable {
+			u.pin(sec, off)
 		}
 		return toCopy(c), nil
 	}
@@ -181,14 +184,28 @@ func (u *unit) undefined(from *object.Section, r object.Reloc, branch bool) (tar
 	if s.Special != elf.SHN_UNDEF {
 		return target{}, u.unsupported(from, s.Name, fmt.Sprintf("symbols in %v are not known in modules", s.Special))
 	}
+	if u.b.support != nil && u == u.b.support.unit && s.Name == supportTargets {
+		return target{u.b.sectionSymbol(u.b.support.tables), r.Addend}, nil
+	}
 	if g := u.b.globals[s.Name]; g != nil {
+		if err := u.mayUse(g.unit); err != nil {
+			return target{}, u.unsupported(from, s.Name, err.Error())
+		}
 		f := g.unit.functions[g.symbol]
 		if f.OldName != "" && !branch {
-			t, err := g.unit.original(f)
+			t, err := u.original(g.unit, f)
 			t.addend = r.Addend
 			return t, err
 		}
+		if !branch {
+			g.unit.pin(g.symbol.Section, g.symbol.Value)
+		}
 		return g.target(r), nil
+	}
+	if s.Name == thisModuleSymbol && u.Target != vmlinux {
+		// not ours: the code stands for the module that it is part of
+		sym, err := u.outside(from, s, Resolution{Source: Running, Object: u.Target, Name: s.Name})
+		return target{sym, r.Addend}, err
 	}
 	res, err := u.resolve(from, s)
 	if err != nil {
@@ -201,6 +218,9 @@ func (u *unit) undefined(from *object.Section, r object.Reloc, branch bool) (tar
 	g := u.b.definition(s.Name)
 	if g == nil {
 		return target{}, u.unsupported(from, s.Name, "it is new and none of the units defines it")
+	}
+	if err := u.mayUse(g.unit); err != nil {
+		return target{}, u.unsupported(from, s.Name, err.Error())
 	}
 	if _, err := g.unit.copyData(g.symbol); err != nil {
 		return target{}, err
@@ -221,22 +241,40 @@ func (u *unit) resolve(from *object.Section, s *object.Symbol) (Resolution, erro
 
 // outside returns the symbol for something in the running kernel.
 func (u *unit) outside(from *object.Section, s *object.Symbol, res Resolution) (*object.Symbol, error) {
-	sym, err := u.b.outside(res)
+	sym, err := u.b.outside(u.Target, res)
 	if err != nil {
 		return nil, &UnsupportedError{Unit: u.Name, Section: from.Name, Symbol: s.Name, Reason: err.Error(), Err: err}
 	}
 	return sym, nil
 }
 
-// original returns the function of the running kernel that f replaces.
-func (u *unit) original(f Function) (target, error) {
-	res := Resolution{Source: Running, Object: vmlinux, Name: f.OldName, Sympos: f.OldSympos}
-	addr, err := u.b.kernel.symbol(f.OldName, f.OldSympos)
-	if e, ok := u.b.in.Image.Exports[f.OldName]; ok && err == nil && e.Addr == addr {
-		res.Source = Exported
+// original returns the function that f of the unit owner replaces, for code of u to
+// refer to.
+func (u *unit) original(owner *unit, f Function) (target, error) {
+	res := Resolution{Source: Running, Object: owner.Target, Name: f.OldName, Sympos: f.OldSympos}
+	if owner.Target == vmlinux {
+		addr, err := u.b.kernel.symbol(f.OldName, f.OldSympos)
+		if e, ok := u.b.in.Image.Exports[f.OldName]; ok && err == nil && e.Addr == addr {
+			res.Source = Exported
+		}
 	}
 	sym, err := u.outside(f.Post.Section, f.Post, res)
 	return target{symbol: sym}, err
+}
+
+// pin keeps the module loaded if there is a new function at a place whose address
+// is used for something else than to call it at once.
+func (u *unit) pin(sec *object.Section, off uint64) {
+	if sec.Flags&elf.SHF_EXECINSTR == 0 {
+		return
+	}
+	for _, s := range u.idx.In(sec) {
+		if s.Type == elf.STT_FUNC && s.Value == off {
+			u.b.pinned = true
+			u.b.note(fmt.Sprintf("%s: something may still know the new function %s when the splice is undone, so its module stays loaded until the next boot", u.Name, s.Name))
+			return
+		}
+	}
 }
 
 // branchField is the width of the displacement of a call or a jump, which ends

@@ -40,11 +40,14 @@ func (b *builder) newUnit(in *Unit) (*unit, error) {
 	if in.Post.Machine != elf.EM_X86_64 {
 		return nil, u.unsupported(nil, "", fmt.Sprintf("%v code; only x86-64 is known", in.Post.Machine))
 	}
+	if in.Target != vmlinux && (!validModule(in.Target) || b.in.Modules[in.Target] == nil) {
+		return nil, u.unsupported(nil, "", fmt.Sprintf("it is part of the module %q, whose image is not given", in.Target))
+	}
 	for _, f := range in.Functions {
 		if f.Post == nil {
 			return nil, u.unsupported(nil, f.OldName, "the new code has no such function")
 		}
-		if err := u.takeFunction(f.Post); err != nil {
+		if err := u.takeFunction(f); err != nil {
 			return nil, err
 		}
 		u.functions[f.Post] = f
@@ -110,15 +113,23 @@ func (u *unit) carry(out *object.Section, at uint64, from *object.Section, r obj
 		return err
 	}
 	clear(out.Data[at : at+width]) // the loader refuses fields that are not zero
+	if typ == elf.R_X86_64_32 && !u.b.low(t.symbol) {
+		return u.unsupported(from, "", fmt.Sprintf("the relocation at 0x%x has room for 32 bits, which no address of the kernel fits in", r.Offset))
+	}
 	reloc := object.Reloc{Offset: at, Type: r.Type, Symbol: t.symbol, Addend: t.addend}
 	if t.symbol.Special != object.SHN_LIVEPATCH {
 		out.Relocs = append(out.Relocs, reloc)
 		return nil
 	}
-	if len(out.KlpRelocs) == 0 {
-		out.KlpRelocs = []object.KlpRelocs{{Name: ".klp.rela." + vmlinux + "." + out.Name}}
+	of := vmlinux
+	if u.b.inside[t.symbol] != "" {
+		of = u.Target
+		if isTable(out.Name) || out.Name == altReplacement {
+			return &UnsupportedError{Unit: u.Name, Section: from.Name, Symbol: t.symbol.Name, Reason: errSpecial.Error(), Err: errSpecial}
+		}
 	}
-	out.KlpRelocs[0].Relocs = append(out.KlpRelocs[0].Relocs, reloc)
+	list := livepatchRelocs(out, of)
+	list.Relocs = append(list.Relocs, reloc)
 	return nil
 }
 
