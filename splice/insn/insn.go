@@ -46,6 +46,16 @@ func (i Inst) Ends() bool {
 	return false
 }
 
+// Branch says that the instruction is a call or a jump, conditional or not, to a
+// place that it names: Target, or what a relocation says.
+func (i Inst) Branch() bool {
+	switch {
+	case i.Opcode == 0xe8 || i.Opcode == 0xe9 || i.Opcode == 0xeb, i.Opcode >= 0xe0 && i.Opcode <= 0xe3:
+		return true
+	}
+	return i.Opcode >= 0x70 && i.Opcode <= 0x7f || i.Opcode >= 0x0f80 && i.Opcode <= 0x0f8f
+}
+
 // what follows the opcode
 const (
 	modrm  = 1 << iota // ModRM byte, SIB and displacement as it says

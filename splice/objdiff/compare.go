@@ -28,7 +28,7 @@ func compare(pre, post *object.Object) (*Result, error) {
 func newResult() *Result {
 	return &Result{
 		Outcome: Unchanged, Functions: []Change{}, Data: []Change{}, Boot: []Change{},
-		Taken: []string{}, Refusals: []Refusal{}, Twin: map[*object.Symbol]*object.Symbol{},
+		Taken: []string{}, Refusals: []Refusal{}, Callbacks: []Callback{}, Ignored: []string{}, Twin: map[*object.Symbol]*object.Symbol{},
 	}
 }
 
@@ -79,11 +79,19 @@ func compareParts(pre, post *object.Object) (*Result, error) {
 
 	r := newResult()
 	r.Twin = d.twin
+	d.readCustom(r)
 	v := d.compareCode()
+	d.ignoreCode(r, v)
 	d.mergeParts(v)
+	d.replaceCallers(r, v)
 	d.listCode(r, v)
 	d.compareData(r)
 	d.compareRest(r)
+	d.compareTables(r)
+	d.checkBinding(r)
+	d.addCallbacks(r, v)
+	d.checkIgnored(r)
+	d.checkRanges(r)
 	r.Taken = d.taken(r)
 	d.finish(r)
 	return r, nil
@@ -101,6 +109,8 @@ func (d *differ) finish(r *Result) {
 		return cmp.Or(cmp.Compare(a.Symbol, b.Symbol), cmp.Compare(a.Section, b.Section), cmp.Compare(a.Reason, b.Reason))
 	})
 	r.Refusals = slices.Compact(r.Refusals)
+	slices.Sort(r.Ignored)
+	r.Ignored = slices.Compact(r.Ignored)
 	switch {
 	case slices.ContainsFunc(r.Refusals, Refusal.Blocks):
 		r.Outcome = Refused
@@ -154,6 +164,14 @@ func (d *differ) codeDifference(a, b *object.Symbol) string {
 	if why := d.difference(d.pre.body(a), d.post.body(b), 0); why != "" {
 		return why
 	}
+	switch x, y := d.pre.prefix[a], d.post.prefix[b]; {
+	case (x == nil) != (y == nil):
+		return "what stands in front of it differs"
+	case x != nil:
+		if why := d.difference(d.pre.body(x), d.post.body(y), 0); why != "" {
+			return "in front of it: " + why
+		}
+	}
 	if x, y := place(a), place(b); x != y {
 		return fmt.Sprintf("moved from section %s to %s", x, y)
 	}
@@ -197,7 +215,7 @@ func (d *differ) mergeParts(v *verdicts) {
 	for _, s := range []*side{d.pre, d.post} {
 		names := map[string]*object.Symbol{}
 		for _, f := range s.code {
-			names[f.Name] = f
+			names[plain(f.Name)] = f
 		}
 		for _, f := range s.code {
 			if p := names[parentName(f.Name)]; p != nil && p != f {
@@ -244,29 +262,7 @@ func (d *differ) listCode(r *Result, v *verdicts) {
 				r.Refusals = append(r.Refusals, Refusal{Section: c.Section, Symbol: c.Name, Reason: "init: runs only at boot, on loading or on unloading"})
 			default:
 				r.Functions = append(r.Functions, *c)
-				if c.Kind == KindChanged && !c.Fentry && !d.onlyCalledBy(c.Pre, v) {
-					r.Refusals = append(r.Refusals, Refusal{Section: c.Section, Symbol: c.Name, Reason: "no fentry: the changed function cannot be redirected: " + c.Name})
-				}
 			}
 		}
 	}
-}
-
-// onlyCalledBy says that a split off function needs no redirection, since all
-// that refers to it is replaced.
-func (d *differ) onlyCalledBy(f *object.Symbol, v *verdicts) bool {
-	if parentName(f.Name) == "" {
-		return false
-	}
-	for _, list := range [][]*object.Symbol{d.pre.code, d.pre.data} {
-		for _, g := range list {
-			if g == f || !slices.ContainsFunc(d.pre.fields(g), func(r ref) bool { return r.targets[0].sym == f }) {
-				continue
-			}
-			if v.changed[g] == nil && v.changed[d.back[g]] == nil {
-				return false
-			}
-		}
-	}
-	return true
 }

@@ -39,6 +39,9 @@ func (d *differ) compareData(r *Result) {
 		if (a.Section.Flags^b.Section.Flags)&elf.SHF_WRITE != 0 {
 			why = fmt.Sprintf("moved from section %s to %s", a.Section.Name, b.Section.Name)
 		}
+		if isPercpu(a) != isPercpu(b) {
+			why = fmt.Sprintf("moved from section %s to %s: one is per-cpu", a.Section.Name, b.Section.Name)
+		}
 		if why != "" {
 			d.addData(r, Change{Name: b.Name, Kind: KindChanged, Pre: a, Post: b, Why: why, Section: b.Section.Name},
 				"existing data changed: "+b.Name)
@@ -55,6 +58,7 @@ func (d *differ) compareData(r *Result) {
 			gone[stem(a.Name)] = true
 		}
 	}
+	d.checkRenamed(r)
 	for _, c := range r.Data {
 		// A value lives in the old one; that the new one is another variable is not known.
 		if c.Kind == KindNew && numbered(c.Name) && gone[stem(c.Name)] && !isPerSite(c.Name) && c.Post.Section.Flags&elf.SHF_WRITE != 0 {
@@ -64,7 +68,30 @@ func (d *differ) compareData(r *Result) {
 	}
 }
 
+// checkRenamed refuses a new variable that may be one of the old code under another
+// name: its value lives in the old one.
+func (d *differ) checkRenamed(r *Result) {
+	for _, b := range r.Data {
+		if b.Kind != KindNew || numbered(b.Name) || b.Post.Section.Flags&elf.SHF_WRITE == 0 {
+			continue
+		}
+		for _, a := range r.Data {
+			if a.Kind == KindRemoved && !numbered(a.Name) && a.Pre.Type == b.Post.Type && place(a.Pre) == place(b.Post) &&
+				d.difference(d.pre.body(a.Pre), d.post.body(b.Post), 0) == "" {
+				r.Refusals = append(r.Refusals, Refusal{Section: b.Section, Symbol: b.Name,
+					Reason: "existing data changed: cannot tell whether " + b.Name + " is a new variable or the old " + a.Name})
+				break
+			}
+		}
+	}
+}
+
+func isPercpu(s *object.Symbol) bool { return strings.HasPrefix(s.Section.Name, ".data..percpu") }
+
 func (d *differ) addData(r *Result, c Change, refuse string) {
+	if d.ignoresSection(r, c.Section) {
+		return
+	}
 	if isBoot(c.Section) {
 		r.Boot = append(r.Boot, c)
 		r.Refusals = append(r.Refusals, Refusal{Section: c.Section, Symbol: c.Name, Reason: "init: used only at boot, on loading or on unloading"})
@@ -82,16 +109,17 @@ func (d *differ) addData(r *Result, c Change, refuse string) {
 func (d *differ) compareRest(r *Result) {
 	for _, name := range sortedKeys(d.pre.stray, d.post.stray) {
 		same := slices.EqualFunc(d.pre.stray[name], d.post.stray[name], func(a, b entry) bool {
+			d.work = maxWork
 			return d.sameTarget(a.place, b.place, 0) && d.entryDifference(a, b) == ""
 		})
-		if !same {
+		if !same && !d.ignoresSection(r, name) {
 			r.Refusals = append(r.Refusals, Refusal{Section: name, Reason: "entries about code without a symbol differ"})
 		}
 	}
 	pre, post := d.pre.unnamed(), d.post.unnamed()
 	for _, name := range sortedKeys(pre, post) {
 		same := slices.EqualFunc(pre[name], post[name], func(a, b *body) bool { return d.difference(a, b, 0) == "" })
-		if same {
+		if size := growing[name]; same || size > 0 && d.onlyGrew(name, size) || d.ignoresSection(r, name) {
 			continue
 		}
 		reason := "contents without a symbol differ"
@@ -151,6 +179,9 @@ func (d *differ) taken(r *Result) []string {
 			continue
 		}
 		names[c.Name] = true
+		if p := d.post.prefix[c.Post]; p != nil {
+			names[p.Name] = true
+		}
 		visit(d.post.fields(c.Post))
 		for _, e := range d.post.entries[c.Post] {
 			names[e.table] = true

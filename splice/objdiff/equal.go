@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"debug/elf"
 	"fmt"
+	"strings"
 
 	"github.com/upsplice/upsplice/splice/insn"
 	"github.com/upsplice/upsplice/splice/object"
@@ -16,13 +17,27 @@ type differ struct {
 	pre, post *side
 	twin      map[*object.Symbol]*object.Symbol // post to pre
 	back      map[*object.Symbol]*object.Symbol // pre to post
+	custom    custom
+	work      int64 // left for the comparison under way
 }
 
 // maxDepth is how far constants that refer to constants are followed.
 const maxDepth = 8
 
+// maxWork is how many bytes of constants one comparison may read. Constants that
+// refer to each other can be told apart in exponentially many ways.
+const maxWork = 64 << 20
+
+func (d *differ) spend(n uint64) bool {
+	d.work -= int64(min(n, maxWork)) + 64 // each step counts, those over nothing too
+	return d.work >= 0
+}
+
 // difference returns "" if two bodies mean the same, else the first difference.
 func (d *differ) difference(a, b *body, depth int) string {
+	if depth == 0 {
+		d.work = maxWork
+	}
 	if (a.data == nil) != (b.data == nil) && a.size == b.size && len(a.refs) == 0 && len(b.refs) == 0 {
 		// .bss on one side, written out zeros on the other
 		zeros := a.data
@@ -133,7 +148,7 @@ func (d *differ) sameTarget(a, b target, depth int) bool {
 }
 
 func (d *differ) sameConstant(a, b *object.Symbol, depth int) bool {
-	return d.difference(d.pre.body(a), d.post.body(b), depth+1) == ""
+	return d.spend(b.Size) && d.difference(d.pre.body(a), d.post.body(b), depth+1) == ""
 }
 
 // literal returns the entry of a mergeable section from off to its end. A string
@@ -162,6 +177,9 @@ func sameLiteral(a, b target) bool {
 	if len(a.sec.Relocs) > 0 || len(b.sec.Relocs) > 0 {
 		return false
 	}
+	if a.outside() && b.outside() {
+		return a.off-int64(a.sec.Size) == b.off-int64(b.sec.Size) && bytes.Equal(a.sec.Data, b.sec.Data)
+	}
 	x, ok := literal(a.sec, a.off)
 	y, ok2 := literal(b.sec, b.off)
 	if !ok || !ok2 {
@@ -181,13 +199,38 @@ func (d *differ) sameContents(a, b target, depth int) bool {
 	if place(&object.Symbol{Section: a.sec}) != place(&object.Symbol{Section: b.sec}) {
 		return false
 	}
+	if a.outside() || b.outside() {
+		return d.sameOutside(a, b, depth)
+	}
 	x, ok := d.pre.contents(a)
 	y, ok2 := d.post.contents(b)
-	return ok && ok2 && d.difference(x, y, depth+1) == ""
+	return ok && ok2 && d.spend(y.size) && d.difference(x, y, depth+1) == ""
+}
+
+// outside says that a place is before or behind its section, as the end of an
+// array is.
+func (t target) outside() bool { return t.off < 0 || uint64(t.off) >= t.sec.Size }
+
+// sameOutside compares the distance from the section, and all that is in it: no
+// part of it is nearer to the place than another.
+func (d *differ) sameOutside(a, b target, depth int) bool {
+	end := func(t target) int64 {
+		if t.off < 0 {
+			return t.off
+		}
+		return t.off - int64(t.sec.Size)
+	}
+	if a.off < 0 != (b.off < 0) || end(a) != end(b) {
+		return false
+	}
+	if a.sec.Flags&elf.SHF_EXECINSTR != 0 {
+		return true // what is behind code is padding
+	}
+	return d.spend(b.sec.Size) && d.difference(d.pre.region(a.sec, 0, a.sec.Size), d.post.region(b.sec, 0, b.sec.Size), depth+1) == ""
 }
 
 func (s *side) contents(t target) (*body, bool) {
-	if t.off < 0 || uint64(t.off) >= t.sec.Size || t.sec.Data == nil {
+	if t.sec.Data == nil {
 		return nil, false
 	}
 	from, to := uint64(t.off), t.sec.Size
@@ -209,5 +252,9 @@ func (s *side) contents(t target) (*body, bool) {
 			}
 		}
 	}
-	return s.region(t.sec, from, to), true
+	b := s.region(t.sec, from, to)
+	if strings.HasPrefix(t.sec.Name, ".data..Lubsan_data") && t.off == 0 && len(b.data) >= 16 && len(b.refs) > 0 && b.refs[0].off == 0 {
+		clear(b.data[8:12]) // struct source_location (lib/ubsan.h): file, line, column
+	}
+	return b, true
 }

@@ -112,7 +112,7 @@ func TestKernelUnit(t *testing.T) {
 		{"kind of warning", "WARN_ON_ONCE(x > 5)", "WARN_ON(x > 5)", summary{Outcome: Changed, Functions: []string{"changed warned"}}},
 		{"rate limited message", "limited %d", "limitless %d", summary{Outcome: Changed, Functions: []string{"changed limited", "changed limited.cold"}}},
 		{"debug message", "debugging %d", "bugging %d", summary{Outcome: Changed, Functions: []string{"changed debugged"},
-			Data: []string{"new __UNIQUE_ID_ddebug.", "removed __UNIQUE_ID_ddebug."}}},
+			Data: []string{"new __UNIQUE_ID_ddebug", "removed __UNIQUE_ID_ddebug"}}},
 		{"access to user memory", "if (get_user(v, p)) return -EFAULT;", "if (get_user(v, p)) return -EIO;", summary{Outcome: Changed, Functions: []string{"changed user"}}},
 		{"padded load", "load_unaligned_zeropad(p) + outside(2)", "load_unaligned_zeropad(p + 8) + outside(2)", summary{Outcome: Changed, Functions: []string{"changed zeropad"}}},
 		{"processor feature", "static_cpu_has(X86_FEATURE_SMAP)", "static_cpu_has(X86_FEATURE_SMEP)", summary{Outcome: Changed, Functions: []string{"changed capable_cpu"}}},

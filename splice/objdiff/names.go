@@ -13,9 +13,14 @@ import (
 var (
 	numberSuffix = regexp.MustCompile(`\.[0-9]+`)
 	digits       = regexp.MustCompile(`[0-9]+`)
-	coldSuffix   = regexp.MustCompile(`^(.+)\.cold(?:\.[0-9]+)?$`)
-	partSuffix   = regexp.MustCompile(`^(.+)\.part\.[0-9]+(?:\..*)?$`)
-	cloneSuffix  = regexp.MustCompile(`\.(?:cold|part|isra|constprop|lto_priv)(?:\.|$).*`)
+	lastDigits   = regexp.MustCompile(`[0-9]+(?:\.[0-9]+)*$`)
+	// clang makes static names global for link time optimisation
+	llvmSuffix = regexp.MustCompile(`\.llvm\.[0-9]+$`)
+	// variables of the sanitizers have no symbol, only a section of their own
+	unnamedData = regexp.MustCompile(`^(\.(?:data|rodata)\.\.L[^0-9]*)[0-9]+$`)
+	coldSuffix  = regexp.MustCompile(`^(.+)\.cold(?:\.[0-9]+)?$`)
+	partSuffix  = regexp.MustCompile(`^(.+)\.part\.[0-9]+(?:\..*)?$`)
+	cloneSuffix = regexp.MustCompile(`\.(?:cold|part|isra|constprop|lto_priv)(?:\.|$).*`)
 
 	// FORTIFY and the like put the place into the message
 	fileLine = regexp.MustCompile(`(\.[chS]):[0-9]+`)
@@ -25,8 +30,12 @@ var (
 // it means something within one object only: "_rs.26", "foo.constprop.0",
 // "__UNIQUE_ID_license312".
 func numbered(name string) bool {
+	name = plain(name)
 	return counted(name) || numberSuffix.MatchString(name)
 }
+
+// plain is the name in the source.
+func plain(name string) string { return llvmSuffix.ReplaceAllString(name, "") }
 
 func counted(name string) bool {
 	return strings.HasPrefix(name, "__UNIQUE_ID_") || strings.HasPrefix(name, "__initcall_") ||
@@ -35,18 +44,23 @@ func counted(name string) bool {
 
 // stem is the name without the numbers: "_rs", "foo.constprop".
 func stem(name string) string {
-	if counted(name) {
+	name = plain(name)
+	switch {
+	case strings.HasPrefix(name, "__UNIQUE_ID_"):
+		return strings.TrimSuffix(lastDigits.ReplaceAllString(name, ""), "_")
+	case counted(name):
 		return digits.ReplaceAllString(name, "")
 	}
 	return numberSuffix.ReplaceAllString(name, "")
 }
 
 // family names the function that a function was split off or cloned from.
-func family(name string) string { return cloneSuffix.ReplaceAllString(name, "") }
+func family(name string) string { return cloneSuffix.ReplaceAllString(plain(name), "") }
 
 // parentName returns the function that a .cold or .part function was split off
 // from, "" for others.
 func parentName(name string) string {
+	name = plain(name)
 	if m := coldSuffix.FindStringSubmatch(name); m != nil {
 		return m[1]
 	}
@@ -57,6 +71,17 @@ func parentName(name string) string {
 }
 
 func isCold(name string) bool { return coldSuffix.MatchString(name) }
+
+// prefixed returns the function that a symbol is the prefix of: padding that the
+// kernel may fill with code, or the type that CFI checks in front of the function.
+func prefixed(name string) (string, bool) {
+	for _, p := range []string{"__pfx_", "__cfi_"} {
+		if f, ok := strings.CutPrefix(name, p); ok {
+			return f, true
+		}
+	}
+	return "", false
+}
 
 // perSite are the stems of the static variables that macros of the kernel make
 // at each place of use, and whose loss does no harm: a message may be printed
@@ -69,6 +94,9 @@ var perSite = map[string]bool{
 
 func isPerSite(name string) bool {
 	s := stem(name)
+	if i := strings.LastIndexByte(s, '.'); i >= 0 {
+		s = s[i+1:] // clang puts the function's name in front
+	}
 	return numbered(name) && (perSite[s] || strings.HasPrefix(s, "__UNIQUE_ID_ddebug"))
 }
 
@@ -97,12 +125,14 @@ const (
 
 // ignored are prefixes of sections that have no effect on a running kernel: what
 // the linker or modpost consumes, exports (they serve modules that are yet to be
-// loaded, which belong to the other kernel), and unwind tables, which follow the
-// code.
+// loaded, which belong to the other kernel), unwind tables, which follow the
+// code, and __patchable_function_entries, which the linker script throws away
+// where ftrace uses -mfentry, as on x86. .BTF_ids have a comparison of their own.
 var ignored = []string{
-	".discard.", ".modinfo", ".note", ".comment", ".debug_", ".orc_", ".BTF",
+	".discard.", customPrefix, ".modinfo", ".note", ".comment", ".debug_", ".orc_", ".BTF",
 	"___ksymtab", "___kcrctab", "__ksymtab", "__kcrctab", "__versions", ".export_symbol",
-	".gnu.linkonce.this_module", ".eh_frame",
+	".gnu.linkonce.this_module", ".eh_frame", ".sframe", ".llvm", ".static_call_tramp_key",
+	"__patchable_function_entries",
 }
 
 // maxLiteral is the size of the largest constants that compilers merge, and of
@@ -140,6 +170,9 @@ func isBoot(name string) bool {
 // and ".text.unlikely.foo" are both ".text", ".sched.text" stays.
 func place(s *object.Symbol) string {
 	n := s.Section.Name
+	if m := unnamedData.FindStringSubmatch(n); m != nil {
+		return m[1]
+	}
 	for _, p := range []string{".text", ".data..percpu", ".data.rel.ro", ".data.rel", ".data", ".bss", ".rodata"} {
 		if n == p {
 			return p

@@ -7,6 +7,7 @@
 package objdiff
 
 import (
+	"encoding/json"
 	"strings"
 
 	"github.com/upsplice/upsplice/splice/object"
@@ -41,12 +42,33 @@ type Change struct {
 	// "reference at 0x20 is to b instead of a".
 	Why     string `json:"why,omitempty"`
 	Section string `json:"section,omitempty"` // of Post, of Pre for KindRemoved
-	// Fentry: ftrace can redirect the function. That of Pre, of Post for KindNew.
+	// Fentry: ftrace can redirect the function. That of Pre, of Post for KindNew. A
+	// changed function without it, which no refusal names, is reached by replaced
+	// functions only: it goes along as if it were new.
 	Fentry bool `json:"fentry,omitempty"`
 	// Parent is the function that this one was split off from (.cold, .part), if
 	// that one changes with it. A .cold part is never redirected itself: it goes
 	// along as if it were new.
 	Parent string `json:"parent,omitempty"`
+}
+
+// Redirected says that the running function is to be redirected to the new one.
+// Other functions with a Post go along without taking the place of any.
+func (c Change) Redirected() bool { return c.Kind == KindChanged && c.Fentry }
+
+// Callback is a function that the author of a patch wants to be called when the
+// target is patched or unpatched.
+type Callback struct {
+	When     string         // "pre_patch", "post_patch", "pre_unpatch" or "post_unpatch"
+	Function *object.Symbol // of post, among Result.Functions
+}
+
+// MarshalJSON gives the name of the function.
+func (c Callback) MarshalJSON() ([]byte, error) {
+	return json.Marshal(struct {
+		When     string `json:"when"`
+		Function string `json:"function"`
+	}{c.When, c.Function.Name})
 }
 
 // Refusal is a difference that the engine does not put live.
@@ -71,6 +93,11 @@ type Result struct {
 	// module is loaded or when it is unloaded. They are in no other list, and each
 	// has a Refusal that does not block.
 	Boot []Change `json:"boot"`
+	// Callbacks are in the order of the sections that register them.
+	Callbacks []Callback `json:"callbacks"`
+	// Ignored are the functions and sections whose differences custom code says to
+	// ignore. They are in no other list, and the new code uses what runs.
+	Ignored []string `json:"ignored"`
 
 	// Twin maps each symbol of post to the symbol of pre that stands for the
 	// same thing: itself a static local correlated through the code that refers

@@ -525,7 +525,7 @@ func TestJSON(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := `{"outcome":"changed","functions":[{"name":"f","kind":"changed","why":"contents differ at 0x6","section":".text.f","fentry":true}],` +
-		`"data":[],"taken":["__mcount_loc","f"],"refusals":[],"boot":[]}`
+		`"data":[],"taken":["__mcount_loc","f"],"refusals":[],"boot":[],"callbacks":[],"ignored":[]}`
 	if string(b) != want {
 		t.Errorf("got  %s\nwant %s", b, want)
 	}

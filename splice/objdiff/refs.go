@@ -32,6 +32,7 @@ type ref struct {
 	off     uint64 // from the start of the body
 	width   int
 	typ     uint32
+	branch  bool     // of a call or jump
 	targets []target // more than one where the instruction could not be decoded: all that it may mean
 }
 
@@ -90,11 +91,12 @@ func (s *side) region(sec *object.Section, from, to uint64) *body {
 			}
 			relocated = relocated || r.Offset == field
 			s.addReloc(b, r, from, adjust)
+			b.refs[len(b.refs)-1].branch = in.Branch()
 		}
 		if dest := int64(pos) + in.Target; in.Relative && !relocated && (dest < int64(from) || dest >= int64(to)) {
 			b.refs = append(b.refs, ref{
 				off: field - from, width: in.FieldLen, typ: uint32(elf.R_X86_64_PC32),
-				targets: []target{s.at(sec, dest)},
+				branch: in.Branch(), targets: []target{s.at(sec, dest)},
 			})
 			clear(b.data[field-from:][:in.FieldLen])
 		}

@@ -17,9 +17,10 @@ type side struct {
 	data  []*object.Symbol // named data, aliases once
 
 	bodies  map[*object.Symbol]*body
-	entries map[*object.Symbol][]entry // of the special sections, by the function they are about
-	stray   map[string][]entry         // entries about code without a name, by section
-	fentry  map[*object.Symbol]bool    // functions that ftrace can hook
+	entries map[*object.Symbol][]entry        // of the special sections, by the function they are about
+	stray   map[string][]entry                // entries about code without a name, by section
+	fentry  map[*object.Symbol]bool           // functions that ftrace can hook
+	prefix  map[*object.Symbol]*object.Symbol // what stands in front of a function and belongs to it
 	alone   map[*object.Section]*object.Symbol
 	reached map[*object.Section]bool // sections that a relocation of live code or data refers to without naming a symbol
 }
@@ -28,7 +29,7 @@ func newSide(o *object.Object) (*side, error) {
 	s := &side{
 		obj: o, index: object.NewIndex(o), class: map[*object.Section]sectionClass{},
 		bodies: map[*object.Symbol]*body{}, entries: map[*object.Symbol][]entry{}, stray: map[string][]entry{},
-		fentry: map[*object.Symbol]bool{}, alone: map[*object.Section]*object.Symbol{}, reached: map[*object.Section]bool{},
+		fentry: map[*object.Symbol]bool{}, prefix: map[*object.Symbol]*object.Symbol{}, alone: map[*object.Section]*object.Symbol{}, reached: map[*object.Section]bool{},
 	}
 	for _, sec := range o.Sections {
 		s.class[sec] = classify(sec)
@@ -48,12 +49,17 @@ func newSide(o *object.Object) (*side, error) {
 		}
 		switch s.class[sym.Section] {
 		case classCode:
-			if sym.Size > 0 {
+			if f := s.behindPrefix(sym); f != nil {
+				s.prefix[f] = sym
+			} else if sym.Size > 0 {
 				s.code = append(s.code, sym)
 			}
 		case classData:
 			s.data = append(s.data, sym)
 		}
+	}
+	if err := s.check(); err != nil {
+		return nil, err
 	}
 	if err := s.readSpecials(); err != nil {
 		return nil, err
@@ -67,6 +73,20 @@ func newSide(o *object.Object) (*side, error) {
 		}
 	}
 	return s, nil
+}
+
+// behindPrefix returns the function that sym stands in front of.
+func (s *side) behindPrefix(sym *object.Symbol) *object.Symbol {
+	name, ok := prefixed(sym.Name)
+	if !ok {
+		return nil
+	}
+	for _, f := range s.index.In(sym.Section) {
+		if f.Name == name && f.Value == sym.Value+sym.Size {
+			return s.canonical(f)
+		}
+	}
+	return nil
 }
 
 func (s *side) noteReached(refs []ref) {

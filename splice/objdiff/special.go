@@ -29,22 +29,21 @@ type special struct {
 }
 
 var specials = map[string]special{
-	".altinstructions":             {sizes: []int{12, 13, 14}, replacement: map[int]int{12: 11, 13: 11, 14: 13}},
-	".altinstr_replacement":        {},
-	"__bug_table":                  {sizes: []int{12, 16, 8}, line: map[int]int{12: 8, 16: 12}},
-	"__ex_table":                   {sizes: []int{12, 8}},
-	"__jump_table":                 {sizes: []int{16, 24}},
-	"__mcount_loc":                 {sizes: []int{8}},
-	"__patchable_function_entries": {sizes: []int{8}},
-	".parainstructions":            {sizes: []int{16}},
-	".static_call_sites":           {sizes: []int{8}},
-	".smp_locks":                   {sizes: []int{4}},
-	".retpoline_sites":             {sizes: []int{4}},
-	".return_sites":                {sizes: []int{4}},
-	".call_sites":                  {sizes: []int{4}},
-	".cfi_sites":                   {sizes: []int{4}},
-	".kcfi_traps":                  {sizes: []int{4}},
-	".ibt_endbr_seal":              {sizes: []int{4}},
+	".altinstructions":      {sizes: []int{12, 13, 14}, replacement: map[int]int{12: 11, 13: 11, 14: 13}},
+	".altinstr_replacement": {},
+	"__bug_table":           {sizes: []int{12, 16, 8}, line: map[int]int{12: 8, 16: 12}},
+	"__ex_table":            {sizes: []int{12, 8}},
+	"__jump_table":          {sizes: []int{16, 24}},
+	"__mcount_loc":          {sizes: []int{8}},
+	".parainstructions":     {sizes: []int{16}},
+	".static_call_sites":    {sizes: []int{8}},
+	".smp_locks":            {sizes: []int{4}},
+	".retpoline_sites":      {sizes: []int{4}},
+	".return_sites":         {sizes: []int{4}},
+	".call_sites":           {sizes: []int{4}},
+	".cfi_sites":            {sizes: []int{4}},
+	".kcfi_traps":           {sizes: []int{4}},
+	".ibt_endbr_seal":       {sizes: []int{4}},
 }
 
 // entry is one entry of a special section.
@@ -137,7 +136,7 @@ func (s *side) readEntry(sec *object.Section, sp special, pos uint64, size int) 
 	}
 	e.at = uint64(e.place.off)
 	s.entries[owner] = append(s.entries[owner], e)
-	if (sec.Name == "__mcount_loc" || sec.Name == "__patchable_function_entries") && e.at < fentryWithin {
+	if sec.Name == "__mcount_loc" && e.at < fentryWithin {
 		s.fentry[owner] = true
 	}
 	return nil

@@ -73,6 +73,12 @@ func (d *differ) pairNames() {
 		for i, s := range list {
 			p := others[i]
 			if s.Section == nil || p.Section == nil {
+				if s.Special == elf.SHN_ABS || p.Special == elf.SHN_ABS {
+					if s.Special == p.Special && s.Value == p.Value {
+						d.pair(p, s)
+					}
+					continue
+				}
 				// a static symbol is not the one that is defined elsewhere
 				if s.Bind != elf.STB_LOCAL && p.Bind != elf.STB_LOCAL {
 					d.pair(p, s)
@@ -89,7 +95,7 @@ func byName(s *side, want func(*object.Symbol) bool) map[string][]*object.Symbol
 	m := map[string][]*object.Symbol{}
 	for _, sym := range s.obj.Symbols {
 		if sym.Type != elf.STT_SECTION && sym.Type != elf.STT_FILE && sym.Name != "" && want(sym) {
-			m[sym.Name] = append(m[sym.Name], sym)
+			m[plain(sym.Name)] = append(m[plain(sym.Name)], sym)
 		}
 	}
 	return m
@@ -199,33 +205,69 @@ func (d *differ) followData() {
 
 // pairFamilies pairs the variables of functions that differ: those of the same
 // stem that a function, its parts and its clones refer to. If there is one on
-// each side, it is that one. Of several, only those that the kernel can afford to
-// mix up are paired, in order.
+// each side, it is that one; of several it is not known which. Variables of one
+// place of use are paired where that place is the same.
 func (d *differ) pairFamilies(changed []*object.Symbol) {
 	families := map[string]bool{}
 	for _, f := range changed {
 		families[family(f.Name)] = true
 	}
 	pre, post := d.pre.members(families), d.post.members(families)
-	names := make([]string, 0, len(families))
-	for name := range families {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	for _, name := range names {
+	for _, name := range sortedKeys(families, nil) {
 		byStem := d.unpaired(d.pre, pre[name], d.back)
 		for key, list := range d.unpaired(d.post, post[name], d.twin) {
 			others := byStem[key]
-			if len(list) != len(others) || len(list) > 1 && !isPerSite(list[0].Name) {
-				continue
-			}
-			for i := range list {
-				if d.kindred(others[i], list[i]) {
-					d.pair(others[i], list[i])
-				}
+			switch {
+			case isPerSite(list[0].Name):
+				d.pairSites(others, list, d.pre.uses(pre[name]), d.post.uses(post[name]))
+			case len(list) == 1 && len(others) == 1 && d.kindred(others[0], list[0]):
+				d.pair(others[0], list[0])
 			}
 		}
 	}
+}
+
+// pairSites pairs variables of one place of use: those that say what they are for
+// by it, as the descriptor of a message does, the others by the code around.
+func (d *differ) pairSites(pre, post []*object.Symbol, preUses, postUses map[*object.Symbol]string) {
+	for _, b := range post {
+		for _, a := range pre {
+			if d.back[a] != nil || !d.kindred(a, b) {
+				continue
+			}
+			same := preUses[a] == postUses[b]
+			if len(d.post.body(b).refs) > 0 {
+				same = d.difference(d.pre.body(a), d.post.body(b), 0) == ""
+			}
+			if same {
+				d.pair(a, b)
+				break
+			}
+		}
+	}
+}
+
+// behind is how many references behind that to a variable tell which place of use
+// it is: what is called, and the message.
+const behind = 3
+
+// uses describes where functions use variables of one place of use.
+func (s *side) uses(funcs []*object.Symbol) map[*object.Symbol]string {
+	m := map[*object.Symbol]string{}
+	for _, f := range funcs {
+		refs := s.body(f).refs
+		for i, r := range refs {
+			v := r.targets[0].sym
+			if v == nil || !isPerSite(v.Name) {
+				continue
+			}
+			for _, next := range refs[i+1 : min(len(refs), i+1+behind)] {
+				m[v] += stem(next.name()) + "\n"
+			}
+			m[v] += "\n"
+		}
+	}
+	return m
 }
 
 // members lists the functions of each family, the main one first.
@@ -278,7 +320,7 @@ func (d *differ) pairConstants() {
 	for key, list := range post {
 		for _, b := range list {
 			for _, a := range pre[key] {
-				if d.back[a] == nil && place(a) == place(b) && d.sameConstant(a, b, 0) {
+				if d.back[a] == nil && place(a) == place(b) && d.difference(d.pre.body(a), d.post.body(b), 0) == "" {
 					d.pair(a, b)
 					break
 				}
