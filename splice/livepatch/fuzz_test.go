@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/upsplice/upsplice/splice/kimage"
 	"github.com/upsplice/upsplice/splice/object"
 )
 
@@ -69,28 +70,39 @@ func FuzzWrite(f *testing.F) {
 	}
 	f.Add(objectFile(f, string(text)))
 	f.Add(objectFile(f, function("call changed\nmov $changed, %rdi", "")))
+	f.Add(objectFile(f, function("call close_file\n1: jmp changed\nmov $lib_data, %rdi", ".section __jump_table, \"aw\"\n.long 1b - ., 1b - .\n.quad fs_key - .")))
 	img := testImage(f)
+	support := read(f, objectFile(f, supportText))
+	modules := map[string]*kimage.Image{"testfs": testModule()}
+	copied := []string{"new_data", "new_bss", "", "once_a", "word_a"}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		o, err := object.Read(bytes.NewReader(b), int64(len(b)))
 		if err != nil {
 			return
 		}
-		u := Unit{Name: "fuzz.o", Target: vmlinux, Post: o, Resolve: resolver(img, "new_data", "new_bss", "", "once_a", "word_a")}
-		for _, s := range o.Functions() {
-			old := ""
-			if s.Name == "changed" || s.Name == "static_changed" {
-				old = s.Name
+		for target, resolve := range map[string]func(*object.Symbol) (Resolution, error){
+			vmlinux: resolver(img, copied...), "testfs": inModule(img, copied...),
+		} {
+			u := Unit{Name: "fuzz.o", Target: target, Post: o, Resolve: resolve}
+			for _, s := range o.Functions() {
+				old := ""
+				switch {
+				case target == vmlinux && (s.Name == "changed" || s.Name == "static_changed"):
+					old = s.Name
+				case target != vmlinux && s.Name == "changed":
+					old = "open_file"
+				}
+				if s.Name != "boot_only" {
+					u.Functions = append(u.Functions, Function{Post: s, OldName: old})
+				}
 			}
-			if s.Name != "boot_only" {
-				u.Functions = append(u.Functions, Function{Post: s, OldName: old})
+			out, err := Write(Input{Name: "fuzz", Vermagic: "9.8.7-test ", Image: img, Modules: modules, Support: support, Units: []Unit{u}})
+			if err != nil {
+				continue
 			}
-		}
-		out, err := Write(Input{Name: "fuzz", Vermagic: "9.8.7-test ", Image: img, Units: []Unit{u}})
-		if err != nil {
-			return
-		}
-		if _, err := object.Read(bytes.NewReader(out.Data), int64(len(out.Data))); err != nil {
-			t.Errorf("the module cannot be read: %v", err)
+			if _, err := object.Read(bytes.NewReader(out.Data), int64(len(out.Data))); err != nil {
+				t.Errorf("the module cannot be read: %v", err)
+			}
 		}
 	})
 }

@@ -78,7 +78,7 @@ func testImage(t testing.TB) *kimage.Image {
 	for i, name := range []string{
 		"bystander", "changed", "static_changed", "running_key", "running_array", "pair_b", "running_array",
 		"running_ops", "once_b", "word_b", "boot_cpu_data", "__SCK__running", "__SCT__running", "alt_2", "alt_3", "other",
-		"retpoline_module_ok", "unexported", "after",
+		"retpoline_module_ok", "unexported", "after", "text_poke",
 	} {
 		addr := 0xffffffff81000000 + uint64(i)*0x100
 		img.Symbols = append(img.Symbols, kimage.Symbol{Name: name, Addr: addr, Kind: 't'})
