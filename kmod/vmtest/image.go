@@ -11,13 +11,15 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+
+	"github.com/upsplice/upsplice/kmod/vm"
 )
 
 // Ext4FromDir makes an ext4 image with the contents of dir. A sizeMB of 0 means
 // the size of the contents and some room. More arguments go to mke2fs, for
 // instance "-O", "^has_journal".
 func Ext4FromDir(ctx context.Context, dir, image string, sizeMB int, args ...string) error {
-	if err := need("mke2fs", "e2fsprogs"); err != nil {
+	if err := vm.Need("mke2fs", "e2fsprogs"); err != nil {
 		return err
 	}
 	if sizeMB == 0 {
@@ -29,7 +31,7 @@ func Ext4FromDir(ctx context.Context, dir, image string, sizeMB int, args ...str
 	}
 	args = append(append([]string{"-q", "-F", "-t", "ext4", "-d", dir}, args...), image, strconv.Itoa(sizeMB)+"M")
 	if out, err := exec.CommandContext(ctx, "mke2fs", args...).CombinedOutput(); err != nil {
-		return fmt.Errorf("making %s: mke2fs: %w: %s", image, err, strings.TrimSpace(tail(string(out), 3)))
+		return fmt.Errorf("making %s: mke2fs: %w: %s", image, err, strings.TrimSpace(string(out)))
 	}
 	return nil
 }
@@ -77,7 +79,7 @@ sleep 60
 // mark and switches itself off.
 func Minimal(dir string, files map[string]string, script string) error {
 	const busybox = "/bin/busybox"
-	if err := need(busybox, "busybox-static"); err != nil {
+	if err := vm.Need(busybox, "busybox-static"); err != nil {
 		return err
 	}
 	for _, d := range []string{"bin", "sbin", "usr/bin", "usr/sbin", "lib", "etc", "proc", "sys", "dev", "tmp", "root", "run", "mnt"} {

@@ -31,7 +31,7 @@ func BuildModule(t testing.TB, kernel lab.Kernel, source, name string, defines .
 	cmd := exec.CommandContext(t.Context(), "make", "-s", "-C", kernel.HeadersDir,
 		"-f", filepath.Join(kernel.CommonDir, "Makefile"), "M="+dir, "modules")
 	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("building the module %s: %v\n%s", name, err, tail(string(out), 20))
+		t.Fatalf("building the module %s: %v\n%s", name, err, out)
 	}
 	return filepath.Join(dir, name+".ko")
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package vmtest
+package vm
 
 import (
 	"bytes"
@@ -43,7 +43,7 @@ func (r *recorder) String() string {
 
 var exitLine = regexp.MustCompile(`(?m)^vmtest: exit (\d+)$`)
 
-// exitMark finds the last line that the init script of Minimal prints.
+// exitMark finds the last line that the init script of a test prints.
 func exitMark(console string) (exited bool, code int) {
 	all := exitLine.FindAllStringSubmatch(console, -1)
 	if len(all) == 0 {
@@ -60,6 +60,10 @@ func exitMark(console string) (exited bool, code int) {
 var troubleLine = regexp.MustCompile(`(?m)^\[ *\d+\.\d+\](?:\[[^\]]*\])? (?:WARNING: |.*?\b(?:` +
 	`BUG: |kernel BUG at|Oops:|Call Trace:|general protection fault|` +
 	`Kernel panic|ftrace bug|ftrace failed to modify)).*$`)
+
+// Trouble returns the lines of a console or kernel log, each with its time in front,
+// that say that something is wrong inside of the kernel.
+func Trouble(console string) []string { return trouble(console) }
 
 func trouble(console string) []string {
 	lines := troubleLine.FindAllString(console, -1)
