@@ -11,7 +11,7 @@ import (
 	"github.com/upsplice/upsplice/splice/object"
 )
 
-func compare(pre, post *object.Object) (*Result, error) {
+func compare(pre, post *object.Object, types map[string]Struct) (*Result, error) {
 	for _, o := range []*object.Object{pre, post} {
 		if o.Machine != elf.EM_X86_64 {
 			return nil, fmt.Errorf("comparing objects: machine %v is not supported, only x86-64 is", o.Machine)
@@ -22,7 +22,7 @@ func compare(pre, post *object.Object) (*Result, error) {
 		r.Twin = twin
 		return r, nil
 	}
-	return compareParts(pre, post)
+	return compareParts(pre, post, types)
 }
 
 func newResult() *Result {
@@ -66,13 +66,13 @@ func identical(pre, post *object.Object) map[*object.Symbol]*object.Symbol {
 	return twin
 }
 
-func compareParts(pre, post *object.Object) (*Result, error) {
+func compareParts(pre, post *object.Object, types map[string]Struct) (*Result, error) {
 	d := &differ{twin: map[*object.Symbol]*object.Symbol{}, back: map[*object.Symbol]*object.Symbol{}}
 	var err error
-	if d.pre, err = newSide(pre); err != nil {
+	if d.pre, err = newSide(pre, types); err != nil {
 		return nil, fmt.Errorf("pre: %w", err)
 	}
-	if d.post, err = newSide(post); err != nil {
+	if d.post, err = newSide(post, types); err != nil {
 		return nil, fmt.Errorf("post: %w", err)
 	}
 	d.correlate()

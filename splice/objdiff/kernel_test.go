@@ -127,7 +127,7 @@ func TestKernelUnit(t *testing.T) {
 			if tt.name == "other key" {
 				src = strings.Replace(src, "//A", "extern struct static_key_false other;", 1)
 			}
-			r, err := compareParts(pre, kernelUnit(t, k, src))
+			r, err := compareParts(pre, kernelUnit(t, k, src), nil)
 			if err != nil {
 				t.Fatal(err)
 			}

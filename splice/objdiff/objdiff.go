@@ -105,6 +105,23 @@ type Result struct {
 	Twin map[*object.Symbol]*object.Symbol `json:"-"`
 }
 
-// Compare compares pre with post. It returns an error only for objects that it
-// cannot make sense of; differences that cannot go live are Refusals.
-func Compare(pre, post *object.Object) (*Result, error) { return compare(pre, post) }
+// Struct is what has to be known of a type of the kernel.
+type Struct struct {
+	Size    int            // bytes
+	Members map[string]int // offset of each member, bytes
+}
+
+// CompareWith compares pre with post. It returns an error only for objects that it
+// cannot make sense of; differences that cannot go live are Refusals. An object
+// without contents stands for a unit that one of the kernels does not have.
+//
+// types, which may be nil, are the kernel's types by name, as its BTF has them.
+// Where it has alt_instr, bug_entry, exception_table_entry, jump_entry,
+// static_call_site or paravirt_patch_site, the entries of the tables must be such;
+// else the relocations of the objects show how long the entries are.
+func CompareWith(pre, post *object.Object, types map[string]Struct) (*Result, error) {
+	return compare(pre, post, types)
+}
+
+// Compare is CompareWith without the kernel's types.
+func Compare(pre, post *object.Object) (*Result, error) { return compare(pre, post, nil) }

@@ -396,7 +396,7 @@ func TestCompare(t *testing.T) {
 			}
 			for _, b := range [][]byte{pre, post} {
 				// without the shortcut for objects that are the same in every detail
-				r, err := compareParts(read(t, b), read(t, b))
+				r, err := compareParts(read(t, b), read(t, b), nil)
 				if err != nil {
 					t.Fatal(err)
 				}

@@ -11,6 +11,7 @@ import (
 // side is one of the two objects with what was found out about it.
 type side struct {
 	obj   *object.Object
+	types map[string]Struct
 	index *object.Index
 	class map[*object.Section]sectionClass
 	code  []*object.Symbol // functions and other named code, aliases once
@@ -25,9 +26,9 @@ type side struct {
 	reached map[*object.Section]bool // sections that a relocation of live code or data refers to without naming a symbol
 }
 
-func newSide(o *object.Object) (*side, error) {
+func newSide(o *object.Object, types map[string]Struct) (*side, error) {
 	s := &side{
-		obj: o, index: object.NewIndex(o), class: map[*object.Section]sectionClass{},
+		obj: o, types: types, index: object.NewIndex(o), class: map[*object.Section]sectionClass{},
 		bodies: map[*object.Symbol]*body{}, entries: map[*object.Symbol][]entry{}, stray: map[string][]entry{},
 		fentry: map[*object.Symbol]bool{}, prefix: map[*object.Symbol]*object.Symbol{}, alone: map[*object.Section]*object.Symbol{}, reached: map[*object.Section]bool{},
 	}

@@ -5,8 +5,10 @@ package objdiff
 import (
 	"bytes"
 	"cmp"
+	"debug/elf"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/upsplice/upsplice/splice/object"
 )
@@ -14,37 +16,38 @@ import (
 // special describes the entries of a table about code. The first field of each
 // entry refers to the instruction that it is about.
 //
-// Sources: Documentation/ and include/ of Linux 4.19 to 6.18: struct alt_instr,
+// Sources: include/ and arch/x86/include/ of Linux 4.19 to 6.18: struct alt_instr,
 // bug_entry, exception_table_entry, jump_entry, static_call_site,
 // paravirt_patch_site; the .*_sites sections and .smp_locks hold 4-byte
-// PC-relative addresses, __mcount_loc and __patchable_function_entries 8-byte
-// absolute ones.
+// PC-relative addresses, __mcount_loc 8-byte absolute ones.
 type special struct {
-	sizes []int // of an entry in the kernels there are; relocations tell which
-	// line is the offset of a 16-bit line number by size of the entry
-	line map[int]int
-	// replacement is the offset of the byte with the length of the replacement
-	// code by size of the entry; the code is what the second field refers to
-	replacement map[int]int
+	structure string // the kernel's name of an entry, "" for plain addresses
+	// fields is how many fields of an entry have a relocation, in the kernels there
+	// are; none if only the first of them refers to code.
+	fields []int
 }
 
 var specials = map[string]special{
-	".altinstructions":      {sizes: []int{12, 13, 14}, replacement: map[int]int{12: 11, 13: 11, 14: 13}},
+	".altinstructions":      {"alt_instr", []int{2}},
 	".altinstr_replacement": {},
-	"__bug_table":           {sizes: []int{12, 16, 8}, line: map[int]int{12: 8, 16: 12}},
-	"__ex_table":            {sizes: []int{12, 8}},
-	"__jump_table":          {sizes: []int{16, 24}},
-	"__mcount_loc":          {sizes: []int{8}},
-	".parainstructions":     {sizes: []int{16}},
-	".static_call_sites":    {sizes: []int{8}},
-	".smp_locks":            {sizes: []int{4}},
-	".retpoline_sites":      {sizes: []int{4}},
-	".return_sites":         {sizes: []int{4}},
-	".call_sites":           {sizes: []int{4}},
-	".cfi_sites":            {sizes: []int{4}},
-	".kcfi_traps":           {sizes: []int{4}},
-	".ibt_endbr_seal":       {sizes: []int{4}},
+	"__bug_table":           {"bug_entry", nil},
+	"__ex_table":            {"exception_table_entry", []int{2, 3}},
+	"__jump_table":          {"jump_entry", []int{3}},
+	".static_call_sites":    {"static_call_site", []int{2}},
+	".parainstructions":     {"paravirt_patch_site", []int{1}},
+	"__mcount_loc":          {"", []int{1}},
+	".smp_locks":            {"", []int{1}},
+	".retpoline_sites":      {"", []int{1}},
+	".return_sites":         {"", []int{1}},
+	".call_sites":           {"", []int{1}},
+	".cfi_sites":            {"", []int{1}},
+	".kcfi_traps":           {"", []int{1}},
+	".ibt_endbr_seal":       {"", []int{1}},
 }
+
+// replacementLength is where struct alt_instr has the number of bytes of the
+// replacement, by its size: before Linux 5.11, a length of padding came behind.
+var replacementLength = map[uint64]int{12: 11, 13: 11, 14: 13}
 
 // entry is one entry of a special section.
 type entry struct {
@@ -59,16 +62,19 @@ type entry struct {
 func (s *side) readSpecials() error {
 	for _, sec := range s.obj.Sections {
 		sp, ok := specials[sec.Name]
-		if !ok || len(sp.sizes) == 0 || sec.Size == 0 || s.class[sec] != classSpecial {
+		if !ok || sec.Name == ".altinstr_replacement" || sec.Size == 0 || s.class[sec] != classSpecial {
 			continue
 		}
-		size := entrySize(sec, sp.sizes)
-		if size == 0 {
-			return fmt.Errorf("comparing objects: %s has %d bytes and %d relocations: entries of none of the known sizes %v",
-				sec.Name, sec.Size, len(sec.Relocs), sp.sizes)
+		t := table{Section: sec, special: sp}
+		t.size = s.entrySize(t)
+		if t.size == 0 {
+			return fmt.Errorf("comparing objects: %s has %d bytes and %d relocations, which are no whole entries", sec.Name, sec.Size, len(sec.Relocs))
 		}
-		for pos := uint64(0); pos < sec.Size; pos += uint64(size) {
-			if err := s.readEntry(sec, sp, pos, size); err != nil {
+		if err := s.findMembers(&t); err != nil {
+			return err
+		}
+		for pos := uint64(0); pos < sec.Size; pos += t.size {
+			if err := s.readEntry(t, pos); err != nil {
 				return err
 			}
 		}
@@ -81,39 +87,110 @@ func (s *side) readSpecials() error {
 	return nil
 }
 
-// entrySize returns the first size for which each entry starts with a relocation,
-// 0 if there is none.
-func entrySize(sec *object.Section, sizes []int) int {
-	starts := map[uint64]bool{}
-	for _, r := range sec.Relocs {
-		starts[r.Offset] = true
-	}
-next:
-	for _, n := range sizes {
-		if sec.Size%uint64(n) != 0 || sec.Data == nil {
-			continue
-		}
-		for pos := uint64(0); pos < sec.Size; pos += uint64(n) {
-			if !starts[pos] {
-				continue next
-			}
-		}
-		return n
-	}
-	return 0
+// table is a section with entries.
+type table struct {
+	*object.Section
+	special
+	size              uint64 // of an entry
+	line, replacement int    // offsets of members, 0 if there are none
 }
 
-func (s *side) readEntry(sec *object.Section, sp special, pos uint64, size int) error {
-	b := s.region(sec, pos, pos+uint64(size))
+// entrySize returns the size of the entries: that of the kernel's type if it is
+// known, else that which the relocations show; 0 if they do not fit.
+func (s *side) entrySize(t table) uint64 {
+	if known := s.types[t.structure].Size; known > 0 {
+		return s.fits(t, uint64(known))
+	}
+	if t.fields == nil {
+		// The entries start where something refers to code.
+		var starts []uint64
+		for _, r := range t.Relocs {
+			if r.Symbol != nil && r.Symbol.Section != nil && r.Symbol.Section.Flags&elf.SHF_EXECINSTR != 0 {
+				starts = append(starts, r.Offset)
+			}
+		}
+		return s.fits(t, t.Size/uint64(max(1, len(starts))))
+	}
+	var size uint64
+	for _, n := range t.fields {
+		count := uint64(len(t.Relocs) / n)
+		if len(t.Relocs)%n != 0 || count == 0 || t.Size%count != 0 {
+			continue
+		}
+		fit := s.fits(t, t.Size/count)
+		if fit == 0 {
+			continue
+		}
+		// Where each word has a relocation, both numbers of fields fit: the third
+		// is a function of the kernel's fault handler.
+		if sym := t.Relocs[n-1].Symbol; size == 0 || sym != nil && strings.HasPrefix(sym.Name, "ex_handler_") {
+			size = fit
+		}
+	}
+	return size
+}
+
+// fits returns the size if each entry starts with a relocation and has the fields
+// where the first one has them, else 0.
+func (s *side) fits(t table, size uint64) uint64 {
+	if size == 0 || t.Size%size != 0 || t.Data == nil {
+		return 0
+	}
+	first := t.RelocsIn(0, size)
+	for pos := uint64(0); pos < t.Size; pos += size {
+		relocs := t.RelocsIn(pos, pos+size)
+		if len(relocs) == 0 || relocs[0].Offset != pos {
+			return 0
+		}
+		if t.fields != nil && !slices.EqualFunc(relocs, first, func(a, b object.Reloc) bool { return a.Offset-pos == b.Offset }) {
+			return 0
+		}
+	}
+	return size
+}
+
+// findMembers finds the members of the entries that are not compared as they are.
+func (s *side) findMembers(t *table) error {
+	known := s.types[t.structure].Members
+	switch t.Name {
+	case "__bug_table":
+		t.line = known["line"]
+		if len(known) > 0 {
+			break
+		}
+		// The line follows the name of the file, which is the last address.
+		for _, r := range t.Relocs {
+			if off := r.Offset % t.size; off > 0 {
+				t.line = max(t.line, int(off)+r.Width(s.obj.Machine))
+			}
+		}
+	case ".altinstructions":
+		t.replacement = known["replacementlen"]
+		if len(known) == 0 {
+			t.replacement = replacementLength[t.size]
+		}
+		if t.replacement == 0 {
+			return fmt.Errorf("comparing objects: entries of %s have %d bytes, a size that is not known (pass the kernel's struct %s)", t.Name, t.size, t.structure)
+		}
+	}
+	if uint64(t.line)+2 > t.size || uint64(t.replacement) >= t.size {
+		if t.line != 0 || t.replacement != 0 {
+			return fmt.Errorf("comparing objects: entries of %s have %d bytes, less than the kernel's struct %s", t.Name, t.size, t.structure)
+		}
+	}
+	return nil
+}
+
+func (s *side) readEntry(sec table, pos uint64) error {
+	b := s.region(sec.Section, pos, pos+sec.size)
 	e := entry{table: sec.Name, place: b.refs[0].targets[0], body: b, types: [2]uint32{b.refs[0].typ}}
-	// A size can hide the line number or the length of the replacement.
-	if off, ok := sp.line[size]; ok {
-		clear(b.data[off : off+2])
+	if sec.line > 0 {
+		clear(b.data[sec.line : sec.line+2])
 		wholeStrings(b.refs[1:])
 	}
-	if off, ok := sp.replacement[size]; ok {
-		n := uint64(b.data[off])
-		if len(b.refs) < 2 || b.refs[1].off != 4 {
+	if sec.replacement > 0 {
+		n := uint64(b.data[sec.replacement])
+		if len(b.refs) < 2 {
 			return fmt.Errorf("comparing objects: entry at 0x%x of %s has no replacement", pos, sec.Name)
 		}
 		t := b.refs[1].targets[0]
@@ -152,10 +229,14 @@ func wholeStrings(refs []ref) {
 			if t.kind != toLiteral || t.off < 0 || t.off >= int64(len(t.sec.Data)) {
 				continue
 			}
-			t.off = int64(bytes.LastIndexByte(t.sec.Data[:t.off], 0) + 1)
+			from := max(0, t.off-maxFileName)
+			t.off = from + int64(bytes.LastIndexByte(t.sec.Data[from:t.off], 0)+1)
 		}
 	}
 }
+
+// maxFileName is longer than any path of a source, in bytes.
+const maxFileName = 4096
 
 // fentryWithin is how far from its start the call that ftrace hooks can be in a
 // function that begins with endbr64.
