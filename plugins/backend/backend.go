@@ -78,6 +78,7 @@ const (
 	WantSource  Want = "source"  // SourceArchive
 	WantHeaders Want = "headers" // Headers, Kbuild, Config and, if it is known, Compiler
 	WantImage   Want = "image"   // Image, Module
+	WantModules Want = "modules" // Modules
 )
 
 // FetchRequest of Backend.Fetch.
@@ -87,8 +88,9 @@ type FetchRequest struct {
 	Want   []Want // none means all
 }
 
-// Materials are paths below FetchRequest.Dir, except that Image and Module may be
-// those of the installed kernel.
+// Materials are paths below FetchRequest.Dir, except that Image, Module and Modules
+// may be those of the installed kernel. Modules is the directory lib/modules/RELEASE
+// with all modules below its directory kernel, compressed as the package has them.
 type Materials struct {
 	SourceArchive string
 	Headers       string
@@ -96,6 +98,7 @@ type Materials struct {
 	Config        string
 	Image         string
 	Module        string
+	Modules       string
 	Compiler      string // command: "gcc-12"
 }
 

@@ -70,7 +70,7 @@ func (f *fake) Prebuilt(_ context.Context, from, to Kernel, buildID string) ([]P
 
 var (
 	sampleKernel    = Kernel{"6.1.0-56-amd64", "amd64", "amd64", "linux-image", "6.1-2", "linux", "6.1-2+s", "/x.deb"}
-	sampleMaterials = Materials{"/s", "/h", "/k", "/c", "/i", "/m", "gcc-12"}
+	sampleMaterials = Materials{"/s", "/h", "/k", "/c", "/i", "/m", "/lib/modules/6.1.0-56-amd64", "gcc-12"}
 )
 
 func dial(t *testing.T, impl Backend) Backend {

@@ -35,12 +35,12 @@ func kernelFromPB(k *pb.Kernel) Kernel {
 
 func materialsToPB(m Materials) *pb.Materials {
 	return &pb.Materials{SourceArchive: m.SourceArchive, Headers: m.Headers, Kbuild: m.Kbuild, Config: m.Config,
-		Image: m.Image, Module: m.Module, Compiler: m.Compiler}
+		Image: m.Image, Module: m.Module, Modules: m.Modules, Compiler: m.Compiler}
 }
 
 func materialsFromPB(m *pb.Materials) Materials {
 	return Materials{SourceArchive: m.GetSourceArchive(), Headers: m.GetHeaders(), Kbuild: m.GetKbuild(),
-		Config: m.GetConfig(), Image: m.GetImage(), Module: m.GetModule(), Compiler: m.GetCompiler()}
+		Config: m.GetConfig(), Image: m.GetImage(), Module: m.GetModule(), Modules: m.GetModules(), Compiler: m.GetCompiler()}
 }
 
 func changeToPB(c Change) *pb.Change {

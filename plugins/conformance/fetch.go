@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -36,6 +37,9 @@ func fetch(t *testing.T, b backend.Backend, fx Fixtures) {
 				t.Errorf("%s of %s: %v", name, k.Release, err)
 			}
 		}
+		if n := countModules(t, m.Modules); n == 0 {
+			t.Errorf("no modules of %s below %q", k.Release, filepath.Join(m.Modules, "kernel"))
+		}
 		if len(progress) == 0 {
 			t.Errorf("no progress while fetching %s", k.Release)
 		}
@@ -50,15 +54,31 @@ func fetch(t *testing.T, b backend.Backend, fx Fixtures) {
 	}
 }
 
+// countModules counts the modules that a build will look for.
+func countModules(t *testing.T, dir string) int {
+	t.Helper()
+	n := 0
+	err := filepath.WalkDir(filepath.Join(dir, "kernel"), func(path string, d fs.DirEntry, err error) error {
+		if err == nil && d.Type().IsRegular() && strings.Contains(d.Name(), ".ko") {
+			n++
+		}
+		return err
+	})
+	if err != nil {
+		t.Error(err)
+	}
+	return n
+}
+
 // fetchParts asks for one thing at a time; only that must be there.
 func fetchParts(t *testing.T, b backend.Backend, fx Fixtures) {
 	dir := t.TempDir()
-	for _, want := range []backend.Want{backend.WantImage, backend.WantSource, backend.WantHeaders} {
+	for _, want := range []backend.Want{backend.WantImage, backend.WantModules, backend.WantSource, backend.WantHeaders} {
 		m, err := b.Fetch(t.Context(), backend.FetchRequest{Kernel: fx.From, Dir: dir, Want: []backend.Want{want}}, nil)
 		if err != nil {
 			t.Fatalf("fetching %s: %v", want, err)
 		}
-		if got := map[backend.Want]string{backend.WantImage: m.Image, backend.WantSource: m.SourceArchive, backend.WantHeaders: m.Headers}[want]; got == "" {
+		if got := map[backend.Want]string{backend.WantImage: m.Image, backend.WantModules: m.Modules, backend.WantSource: m.SourceArchive, backend.WantHeaders: m.Headers}[want]; got == "" {
 			t.Errorf("%s is missing in %+v", want, m)
 		}
 	}
@@ -89,7 +109,7 @@ func fetchAgain(t *testing.T, b backend.Backend, fx Fixtures) {
 func inodes(t *testing.T, m backend.Materials) map[string]fs.FileInfo {
 	t.Helper()
 	out := map[string]fs.FileInfo{}
-	for _, p := range []string{m.SourceArchive, m.Headers, m.Config, m.Image} {
+	for _, p := range []string{m.SourceArchive, m.Headers, m.Config, m.Image, m.Modules} {
 		fi, err := os.Stat(p)
 		if err != nil {
 			t.Fatal(err)

@@ -199,6 +199,7 @@ func materials(req backend.FetchRequest, m backend.Materials) error {
 		{"config", m.Config, wants(backend.WantHeaders), false, false},
 		{"image", m.Image, wants(backend.WantImage), false, true},
 		{"module", m.Module, wants(backend.WantImage), false, true},
+		{"modules", m.Modules, wants(backend.WantModules), true, true},
 	} {
 		if c.path == "" {
 			if c.want {
@@ -206,7 +207,7 @@ func materials(req backend.FetchRequest, m backend.Materials) error {
 			}
 			continue
 		}
-		if c.installed && installedFile(c.path, req.Kernel.Release) {
+		if c.installed && installedPath(c.path, req.Kernel.Release, c.dir) {
 			continue
 		}
 		if err := below(req.Dir, c.path, c.dir); err != nil {
@@ -219,11 +220,15 @@ func materials(req backend.FetchRequest, m backend.Materials) error {
 	return nil
 }
 
-// installedFile tells whether path is the image or a module of an installed
-// kernel. Only root can write there.
-func installedFile(path, release string) bool {
+// installedPath tells whether path is the image, a module, or the directory of the
+// modules of an installed kernel. Only root can write there.
+func installedPath(path, release string, dir bool) bool {
 	if filepath.Clean(path) != path || !releaseRE.MatchString(release) {
 		return false
+	}
+	if dir {
+		fi, err := os.Lstat(path)
+		return (path == "/lib/modules/"+release || path == "/usr/lib/modules/"+release) && err == nil && fi.IsDir()
 	}
 	if path == "/boot/vmlinuz-"+release || path == "/boot/vmlinux-"+release {
 		return regular(path)

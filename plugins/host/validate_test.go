@@ -102,7 +102,7 @@ func TestValidateMaterials(t *testing.T) {
 	os.Symlink(outside, filepath.Join(dir, "link"))
 	os.Symlink("sub", filepath.Join(dir, "inner"))
 	good := backend.Materials{SourceArchive: file("source"), Headers: sub, Kbuild: filepath.Join(dir, "inner"),
-		Config: file("config"), Image: file("image"), Module: file("module"), Compiler: "gcc-12"}
+		Config: file("config"), Image: file("image"), Module: file("module"), Modules: sub, Compiler: "gcc-12"}
 	fetch := func(m backend.Materials, want ...backend.Want) error {
 		_, err := Validate(&answers{materials: m}).Fetch(t.Context(),
 			backend.FetchRequest{Kernel: goodKernel, Dir: dir, Want: want}, nil)
@@ -126,6 +126,9 @@ func TestValidateMaterials(t *testing.T) {
 		"dir itself":          func(m *backend.Materials) { m.Headers = dir },
 		"installed, no image": func(m *backend.Materials) { m.Config = "/etc/os-release" },
 		"other boot file":     func(m *backend.Materials) { m.Image = "/boot/vmlinuz-other" },
+		"no modules":          func(m *backend.Materials) { m.Modules = "" },
+		"other modules":       func(m *backend.Materials) { m.Modules = "/lib/modules/other" },
+		"file for modules":    func(m *backend.Materials) { m.Modules = m.Image },
 		"compiler":            func(m *backend.Materials) { m.Compiler = "/tmp/gcc" },
 		"compiler option":     func(m *backend.Materials) { m.Compiler = "-B/tmp" },
 	} {

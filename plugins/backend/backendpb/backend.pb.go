@@ -780,6 +780,7 @@ type Materials struct {
 	Image         string                 `protobuf:"bytes,5,opt,name=image,proto3" json:"image,omitempty"`
 	Module        string                 `protobuf:"bytes,6,opt,name=module,proto3" json:"module,omitempty"`
 	Compiler      string                 `protobuf:"bytes,7,opt,name=compiler,proto3" json:"compiler,omitempty"`
+	Modules       string                 `protobuf:"bytes,8,opt,name=modules,proto3" json:"modules,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -859,6 +860,13 @@ func (x *Materials) GetModule() string {
 func (x *Materials) GetCompiler() string {
 	if x != nil {
 		return x.Compiler
+	}
+	return ""
+}
+
+func (x *Materials) GetModules() string {
+	if x != nil {
+		return x.Modules
 	}
 	return ""
 }
@@ -1297,7 +1305,7 @@ const file_backend_proto_rawDesc = "" +
 	"\bProgress\x12\x12\n" +
 	"\x04text\x18\x01 \x01(\tR\x04text\x12\x12\n" +
 	"\x04done\x18\x02 \x01(\x03R\x04done\x12\x14\n" +
-	"\x05total\x18\x03 \x01(\x03R\x05total\"\xc6\x01\n" +
+	"\x05total\x18\x03 \x01(\x03R\x05total\"\xe0\x01\n" +
 	"\tMaterials\x12%\n" +
 	"\x0esource_archive\x18\x01 \x01(\tR\rsourceArchive\x12\x18\n" +
 	"\aheaders\x18\x02 \x01(\tR\aheaders\x12\x16\n" +
@@ -1305,7 +1313,8 @@ const file_backend_proto_rawDesc = "" +
 	"\x06config\x18\x04 \x01(\tR\x06config\x12\x14\n" +
 	"\x05image\x18\x05 \x01(\tR\x05image\x12\x16\n" +
 	"\x06module\x18\x06 \x01(\tR\x06module\x12\x1a\n" +
-	"\bcompiler\x18\a \x01(\tR\bcompiler\"n\n" +
+	"\bcompiler\x18\a \x01(\tR\bcompiler\x12\x18\n" +
+	"\amodules\x18\b \x01(\tR\amodules\"n\n" +
 	"\x0eChangesRequest\x12/\n" +
 	"\x04from\x18\x01 \x01(\v2\x1b.upsplice.backend.v1.KernelR\x04from\x12+\n" +
 	"\x02to\x18\x02 \x01(\v2\x1b.upsplice.backend.v1.KernelR\x02to\"J\n" +

@@ -77,7 +77,7 @@ func (f *fetch) run(ctx context.Context, want []backend.Want) (backend.Materials
 	for _, p := range []struct {
 		want backend.Want
 		get  part
-	}{{backend.WantSource, f.source}, {backend.WantHeaders, f.headers}, {backend.WantImage, f.image}} {
+	}{{backend.WantSource, f.source}, {backend.WantHeaders, f.headers}, {backend.WantModules, f.modules}, {backend.WantImage, f.image}} {
 		if !wants(p.want) {
 			continue
 		}

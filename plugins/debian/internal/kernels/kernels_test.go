@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -76,16 +77,48 @@ func TestInstalledImageIsUsed(t *testing.T) {
 	module := "lib/modules/" + testarchive.OldRelease + "/kernel/fs/x.ko"
 	install(t, b, status(testarchive.OldRelease, testarchive.OldVersion, "installed"), "boot/vmlinuz-"+testarchive.OldRelease, module)
 	a.Handle(func(w httpWriter, r *httpRequest) { t.Errorf("%s was downloaded", r.URL.Path); a.Serve(w, r) })
-	req := backend.FetchRequest{Kernel: old(), Dir: t.TempDir(), Want: []backend.Want{backend.WantImage}}
+	req := backend.FetchRequest{Kernel: old(), Dir: t.TempDir(), Want: []backend.Want{backend.WantImage, backend.WantModules}}
 	m, err := b.Fetch(t.Context(), req, nil)
-	want := backend.Materials{Image: b.path("boot/vmlinuz-" + testarchive.OldRelease), Module: b.path(module)}
+	want := backend.Materials{Image: b.path("boot/vmlinuz-" + testarchive.OldRelease), Module: b.path(module), Modules: b.path("lib/modules/" + testarchive.OldRelease)}
 	if d := cmp.Diff(want, m); d != "" || err != nil {
 		t.Errorf("Fetch: %v %s", err, d)
 	}
 	a.Handle(nil)
 	install(t, b, status(testarchive.OldRelease, testarchive.OldVersion+"+b1", "installed"))
-	if m, err = b.Fetch(t.Context(), req, nil); err != nil || !strings.HasPrefix(m.Image, req.Dir) {
+	if m, err = b.Fetch(t.Context(), req, nil); err != nil || !strings.HasPrefix(m.Image, req.Dir) || !strings.HasPrefix(m.Modules, req.Dir) {
 		t.Errorf("Fetch with another version installed: %+v, %v", m, err)
+	}
+}
+
+// Modules come as the package has them, all of them, and one that is not compressed
+// comes with the image.
+func TestModules(t *testing.T) {
+	b, _ := setup(t)
+	for _, k := range []backend.Kernel{old(), testarchive.Kernel(testarchive.OtherRelease, testarchive.OtherVersion)} {
+		dir := t.TempDir()
+		for _, want := range [][]backend.Want{{backend.WantImage}, {backend.WantModules}, {backend.WantImage, backend.WantModules}} {
+			m, err := b.Fetch(t.Context(), backend.FetchRequest{Kernel: k, Dir: dir, Want: want}, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if slices.Contains(want, backend.WantImage) {
+				if text, err := os.ReadFile(m.Module); err != nil || string(text) != "module" {
+					t.Errorf("%s, %v: module %q, %v", k.Release, want, text, err)
+				}
+			}
+			if !slices.Contains(want, backend.WantModules) {
+				continue
+			}
+			ext := ""
+			if k.Release == testarchive.OtherRelease {
+				ext = ".xz"
+			}
+			for _, name := range []string{"a", "b"} {
+				if _, err := os.Stat(filepath.Join(m.Modules, "kernel/fs", name+".ko"+ext)); err != nil {
+					t.Error(err)
+				}
+			}
+		}
 	}
 }
 

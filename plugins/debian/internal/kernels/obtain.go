@@ -34,7 +34,7 @@ func (f *fetch) download(ctx context.Context, m backend.Materials, wants func(ba
 	if wants(backend.WantSource) && m.SourceArchive == "" {
 		needs = append(needs, need{name: debian.SourcePackage(f.release), versions: []string{f.k.SourceVersion}})
 	}
-	if wants(backend.WantImage) && m.Image == "" {
+	if wants(backend.WantImage) && m.Image == "" || wants(backend.WantModules) && m.Modules == "" {
 		if f.transactionFile(ctx) {
 			f.debs[f.k.Package] = f.k.Path
 		} else {

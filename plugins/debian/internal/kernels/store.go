@@ -23,6 +23,7 @@ import (
 //	source/linux-source-6.1_6.1.192-1.tar.xz
 //	headers/6.1.0-55-cloud-amd64_6.1.192-1/usr/...
 //	image/6.1.0-55-cloud-amd64_6.1.192-1/boot/..., lib/modules/...
+//	modules/6.1.0-55-cloud-amd64_6.1.192-1/boot/..., lib/modules/... all of them
 //	doc/changelog_6.1.192-1.gz
 //	download/*.deb        removed once they are unpacked
 type store struct {
@@ -76,7 +77,7 @@ func (s *store) close() { s.lock.Close() }
 
 // sweep removes what a fetch that was killed has left half done.
 func (s *store) sweep() error {
-	for _, sub := range []string{"source", "headers", "image", "doc"} {
+	for _, sub := range []string{"source", "headers", "image", "modules", "doc"} {
 		dir := filepath.Join(s.dir, sub)
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			return err

@@ -198,14 +198,19 @@ func (a *Archive) addKernel(t testing.TB, pool, release, version string) {
 	}
 	image := "linux-image-" + release
 	src := "usr/src/linux-headers-" + release
+	module, dir, ext := "module", "lib/modules/"+release+"/kernel/fs/", ""
+	if release == OtherRelease {
+		// As newer kernels have them.
+		module, dir, ext = command(t, module, "xz", "--check=crc32"), "usr/"+dir, ".xz"
+	}
 	a.addDeb(t, pool, image, version, "amd64",
 		"Source: "+strings.Replace(source, "linux", "linux-signed", 1)+"-amd64 ("+strings.Replace(version, "-", "+", 1)+")\n"+
 			"Built-Using: "+source+" (= "+version+")", map[string]string{
-			"boot/vmlinuz-" + release:                    noise(100_000),
-			"boot/config-" + release:                     "CONFIG_X=y\n",
-			"lib/modules/" + release + "/kernel/fs/a.ko": "module",
-			"lib/modules/" + release + "/kernel/fs/b.ko": "module",
-			"usr/share/doc/" + image + "/changelog.gz":   changelog(t, "linux-signed-amd64", version),
+			"boot/vmlinuz-" + release:                  noise(100_000),
+			"boot/config-" + release:                   "CONFIG_X=y\n",
+			dir + "a.ko" + ext:                         module,
+			dir + "b.ko" + ext:                         module,
+			"usr/share/doc/" + image + "/changelog.gz": changelog(t, "linux-signed-amd64", version),
 		})
 	a.addDeb(t, pool, "linux-headers-"+release, version, "amd64",
 		"Source: "+source+"\nDepends: linux-headers-"+abi+"-common (= "+version+"), "+kbuild+", linux-compiler-gcc-12-x86", map[string]string{
@@ -238,11 +243,16 @@ func changelog(t testing.TB, source, version string) string {
 		}
 		fmt.Fprintf(&text, "%s (%s) bookworm-security; urgency=high\n\n  * New upstream stable update:\n    - fix of %s that takes\n      two lines (CVE-2026-1234)\n\n -- A <a@example.org>  Mon, 16 Nov 2026 11:17:40 +0100\n\n", source, v, v)
 	}
-	cmd := exec.Command("gzip", "-9n")
-	cmd.Stdin = strings.NewReader(text.String())
+	return command(t, text.String(), "gzip", "-9n")
+}
+
+// command is what a program makes of in.
+func command(t testing.TB, in string, args ...string) string {
+	cmd := exec.Command(args[0], args[1:]...)
+	cmd.Stdin = strings.NewReader(in)
 	out, err := cmd.Output()
 	if err != nil {
-		t.Fatalf("running gzip: %v", err)
+		t.Fatalf("running %s: %v", args[0], err)
 	}
 	return string(out)
 }
