@@ -93,7 +93,17 @@ func compareParts(pre, post *object.Object, types map[string]Struct) (*Result, e
 	d.checkIgnored(r)
 	d.checkRanges(r)
 	r.Taken = d.taken(r)
-	d.finish(r)
+	r.settle()
+	for _, b := range post.Symbols {
+		if b.Section == nil && b.Special == elf.SHN_UNDEF && d.twin[b] == nil {
+			r.unknown = append(r.unknown, b)
+		}
+	}
+	for _, list := range [][]Change{r.Functions, r.Data} {
+		if slices.ContainsFunc(list, func(c Change) bool { return c.Kind != KindChanged }) {
+			r.pre, r.post = d.pre, d.post
+		}
+	}
 	return r, nil
 }
 
@@ -101,7 +111,8 @@ func byChangeName(a, b Change) int {
 	return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Section, b.Section))
 }
 
-func (d *differ) finish(r *Result) {
+// settle sorts the lists and draws the outcome from them.
+func (r *Result) settle() {
 	slices.SortStableFunc(r.Functions, byChangeName)
 	slices.SortStableFunc(r.Data, byChangeName)
 	slices.SortStableFunc(r.Boot, byChangeName)
@@ -118,6 +129,8 @@ func (d *differ) finish(r *Result) {
 		r.Outcome = Changed
 	case len(r.Refusals) > 0:
 		r.Outcome = Refused
+	default:
+		r.Outcome = Unchanged
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"debug/elf"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/upsplice/upsplice/splice/object"
@@ -48,9 +49,9 @@ func (d *differ) readCustom(r *Result) {
 		r.Refusals = append(r.Refusals, Refusal{Section: sec.Name, Reason: "custom code: " + fmt.Sprintf(format, args...)})
 	}
 	for _, sec := range d.post.obj.Sections {
-		switch when, isCallback := strings.CutPrefix(sec.Name, callbackPrefix); {
-		case sec.Name == callbackPtrs, isCallback:
-			list, err := d.post.callbacks(sec, when)
+		switch {
+		case sec.Name == callbackPtrs, strings.HasPrefix(sec.Name, callbackPrefix):
+			list, err := d.post.callbacks(sec)
 			if err != nil {
 				refuse(sec, "%v", err)
 			}
@@ -80,13 +81,12 @@ func (d *differ) readCustom(r *Result) {
 	}
 }
 
-// callbacks reads the callbacks that a section registers. when is "" if it is for
-// the symbols of the entries to say.
-func (s *side) callbacks(sec *object.Section, when string) ([]Callback, error) {
+// callbacks reads the callbacks that a section registers.
+func (s *side) callbacks(sec *object.Section) ([]Callback, error) {
 	var list []Callback
 	for _, rel := range sec.Relocs {
-		kind := when
-		if when == "" {
+		kind, inName := strings.CutPrefix(sec.Name, callbackPrefix)
+		if !inName {
 			name := ""
 			if c := s.index.Covering(sec, rel.Offset); c != nil {
 				name = c.Name
@@ -99,11 +99,7 @@ func (s *side) callbacks(sec *object.Section, when string) ([]Callback, error) {
 		} else if rel.Offset%callbackSize != 0 || sec.Size%callbackSize != 0 {
 			return nil, fmt.Errorf("the entry at 0x%x is not a function and the empty name of an object", rel.Offset)
 		}
-		known := false
-		for _, k := range callbackKinds {
-			known = known || k == kind
-		}
-		if !known {
+		if !slices.Contains(callbackKinds, kind) {
 			return nil, fmt.Errorf("the entry at 0x%x is for no known event", rel.Offset)
 		}
 		f := s.pointed(rel)
@@ -196,15 +192,17 @@ func (d *differ) addCallbacks(r *Result, v *verdicts) {
 		seen[c.When] = true
 		r.Callbacks = append(r.Callbacks, c)
 	}
+	slices.SortFunc(r.Callbacks, func(a, b Callback) int {
+		return slices.Index(callbackKinds, a.When) - slices.Index(callbackKinds, b.When)
+	})
 }
 
 func (d *differ) hadCallback(c Callback) bool {
 	for _, sec := range d.pre.obj.Sections {
-		when, ok := strings.CutPrefix(sec.Name, callbackPrefix)
-		if !ok && sec.Name != callbackPtrs {
+		if !strings.HasPrefix(sec.Name, callbackPrefix) && sec.Name != callbackPtrs {
 			continue
 		}
-		list, _ := d.pre.callbacks(sec, when)
+		list, _ := d.pre.callbacks(sec)
 		for _, old := range list {
 			if old.When == c.When && old.Function == d.codeTwin(c.Function) {
 				return true

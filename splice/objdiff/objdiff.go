@@ -50,6 +50,8 @@ type Change struct {
 	// that one changes with it. A .cold part is never redirected itself: it goes
 	// along as if it were new.
 	Parent string `json:"parent,omitempty"`
+	// Moved: Pre belongs to the pre object of another unit, see Join.
+	Moved bool `json:"moved,omitempty"`
 }
 
 // Redirected says that the running function is to be redirected to the new one.
@@ -93,7 +95,8 @@ type Result struct {
 	// module is loaded or when it is unloaded. They are in no other list, and each
 	// has a Refusal that does not block.
 	Boot []Change `json:"boot"`
-	// Callbacks are in the order of the sections that register them.
+	// Callbacks are at most one of each kind, in the order in which Callback.When
+	// lists them. Other units of the target may have some too.
 	Callbacks []Callback `json:"callbacks"`
 	// Ignored are the functions and sections whose differences custom code says to
 	// ignore. They are in no other list, and the new code uses what runs.
@@ -102,7 +105,12 @@ type Result struct {
 	// Twin maps each symbol of post to the symbol of pre that stands for the
 	// same thing: itself a static local correlated through the code that refers
 	// to it, never by its number. A post symbol without a twin is new.
+	// After Join it may be a symbol of another unit's pre object.
 	Twin map[*object.Symbol]*object.Symbol `json:"-"`
+
+	// for Join
+	pre, post *side            // nil if nothing is new or removed
+	unknown   []*object.Symbol // of post, not defined in it and without a twin
 }
 
 // Struct is what has to be known of a type of the kernel.

@@ -215,8 +215,9 @@ func (d *differ) pairFamilies(changed []*object.Symbol) {
 	pre, post := d.pre.members(families), d.post.members(families)
 	for _, name := range sortedKeys(families, nil) {
 		byStem := d.unpaired(d.pre, pre[name], d.back)
-		for key, list := range d.unpaired(d.post, post[name], d.twin) {
-			others := byStem[key]
+		now := d.unpaired(d.post, post[name], d.twin)
+		for _, key := range sortedKeys(now, nil) {
+			list, others := now[key], byStem[key]
 			switch {
 			case isPerSite(list[0].Name):
 				d.pairSites(others, list, d.pre.uses(pre[name]), d.post.uses(post[name]))
@@ -304,25 +305,29 @@ func (d *differ) unpaired(s *side, funcs []*object.Symbol, paired map[*object.Sy
 	return m
 }
 
-// pairConstants pairs what is left and cannot be written to by contents: no value
-// can get lost.
+// pairConstants pairs by contents what is left and has no value that could get
+// lost: what cannot be written to, what is gone after boot, and descriptors.
 func (d *differ) pairConstants() {
 	left := func(s *side, paired map[*object.Symbol]*object.Symbol) map[string][]*object.Symbol {
 		m := map[string][]*object.Symbol{}
 		for _, sym := range s.data {
-			if paired[sym] == nil && numbered(sym.Name) && sym.Section.Flags&elf.SHF_WRITE == 0 {
+			fixed := sym.Section.Flags&elf.SHF_WRITE == 0 || isBoot(sym.Section.Name) || isPerSite(sym.Name) && len(s.body(sym).refs) > 0
+			if paired[sym] == nil && numbered(sym.Name) && fixed {
 				m[stem(sym.Name)] = append(m[stem(sym.Name)], sym)
 			}
 		}
 		return m
 	}
 	pre, post := left(d.pre, d.back), left(d.post, d.twin)
-	for key, list := range post {
-		for _, b := range list {
-			for _, a := range pre[key] {
-				if d.back[a] == nil && place(a) == place(b) && d.difference(d.pre.body(a), d.post.body(b), 0) == "" {
-					d.pair(a, b)
-					break
+	for again := true; again; {
+		again = false // what refers to a pair may be one
+		for _, key := range sortedKeys(post, nil) {
+			for _, b := range post[key] {
+				for _, a := range pre[key] {
+					if d.twin[b] == nil && d.back[a] == nil && place(a) == place(b) && d.difference(d.pre.body(a), d.post.body(b), 0) == "" {
+						d.pair(a, b)
+						again = again || d.twin[b] != nil
+					}
 				}
 			}
 		}
