@@ -29,6 +29,7 @@ func (t *text) String() string { return strings.Join(t.out, "") + strings.Join(t
 type pattern struct {
 	lines   []string
 	cut     int // lines disregarded at the beginning
+	drop    int // and at the end
 	atStart bool
 	atEnd   bool
 }
@@ -73,14 +74,17 @@ func (s shape) cut(h *Hunk, fuzz int) (p pattern, ok bool) {
 	keep := longer - fuzz
 	prefix, suffix := min(s.prefix, keep), min(s.suffix, keep)
 	p.cut = s.prefix - prefix
-	p.lines = s.old[p.cut : len(s.old)-(s.suffix-suffix)]
+	p.drop = s.suffix - suffix
+	p.lines = s.old[p.cut : len(s.old)-p.drop]
 	p.atStart = prefix < suffix && h.OldStart <= 1
 	p.atEnd = suffix < prefix || s.noNewline
 	return p, true
 }
 
 func (t *text) matches(p pattern, at int) bool {
-	if at < t.at || at+len(p.lines) > len(t.lines) || p.atStart && at != 0 || p.atEnd && at+len(p.lines) != len(t.lines) {
+	// As with GNU patch, there must be lines in the place of those that are
+	// disregarded at the beginning, but not of those at the end.
+	if at < t.at || at < p.cut || at+len(p.lines) > len(t.lines) || p.atStart && at != 0 || p.atEnd && at+len(p.lines) != len(t.lines) {
 		return false
 	}
 	for i, l := range p.lines {
@@ -165,12 +169,12 @@ func placeHunk(t *text, h *Hunk, s shape, want, drift int) (place, bool) {
 		if len(found) == 0 {
 			continue
 		}
-		if (fuzz > 0 || found[0] != guess) && undone(t, h, want+drift) {
-			// Here the patch was applied, and there is code elsewhere that it fits too.
+		at := found[0]
+		// If the hunk was applied, other code may fit it too, and its own with fuzz.
+		if d, there := t.applied(h, s, want+drift, max(fuzz-1, 0)); there && (fuzz > 0 || d < abs(at-guess)) {
 			return place{}, false
 		}
-		at := found[0]
-		p := place{start: at, cut: pat.cut, drop: len(s.old) - pat.cut - len(pat.lines)}
+		p := place{start: at, cut: pat.cut, drop: pat.drop}
 		p.Line, p.Offset, p.Fuzz = at-pat.cut+1, at-pat.cut-want, fuzz
 		if at == guess && fuzz == 0 {
 			return p, true
@@ -186,15 +190,34 @@ func placeHunk(t *text, h *Hunk, s shape, want, drift int) (place, bool) {
 	return place{}, false
 }
 
-// undone says whether the new lines of a hunk stand where its old ones should.
-func undone(t *text, h *Hunk, at int) bool {
+// applied says whether the new lines of a hunk stand in the text, with a fuzz, and
+// how far from a line.
+func (t *text) applied(h *Hunk, s shape, at, fuzz int) (distance int, there bool) {
+	old, ok := s.cut(h, fuzz)
+	if !ok {
+		return 0, false
+	}
+	new := newLines(h)
+	p := pattern{lines: new[old.cut : len(new)-old.drop]}
+	if len(p.lines) == 0 {
+		return 0, false
+	}
+	at += old.cut
+	found := t.find(p, at, 1)
+	if len(found) == 0 {
+		return 0, false
+	}
+	return abs(found[0] - at), true
+}
+
+func newLines(h *Hunk) []string {
 	var new []string
 	for _, l := range h.Lines {
 		if l.Op != '-' {
 			new = append(new, l.Text)
 		}
 	}
-	return len(new) > 0 && t.matches(pattern{lines: new}, at)
+	return new
 }
 
 // write brings the new lines of a hunk, and what stands before it, to the output.
@@ -251,12 +274,7 @@ func applied(s string, hunks []Hunk) []int {
 	drift := 0
 	for i := range hunks {
 		h := &hunks[i]
-		var new []string
-		for _, l := range h.Lines {
-			if l.Op != '-' {
-				new = append(new, l.Text)
-			}
-		}
+		new := newLines(h)
 		if len(new) == 0 {
 			continue
 		}
