@@ -26,6 +26,9 @@ func clearLines(sym *object.Symbol, data []byte) {
 
 func (d *differ) compareData(r *Result) {
 	for _, b := range d.post.data {
+		if isKeeper(b) {
+			continue
+		}
 		if isContent(b) {
 			continue // counts for the code that refers to it
 		}
@@ -50,7 +53,7 @@ func (d *differ) compareData(r *Result) {
 	gone := map[string]bool{}
 	for _, a := range d.pre.data {
 		b := d.back[a]
-		if isContent(a) || b != nil && b.Section != nil && d.post.class[b.Section] == classData {
+		if isContent(a) || isKeeper(a) || b != nil && b.Section != nil && d.post.class[b.Section] == classData {
 			continue
 		}
 		d.addData(r, Change{Name: a.Name, Kind: KindRemoved, Pre: a, Section: a.Section.Name}, "")

@@ -112,6 +112,13 @@ func isContent(s *object.Symbol) bool {
 		numbered(s.Name) && byContent[stem(s.Name)]
 }
 
+// isKeeper says that a datum only keeps the compiler from dropping the function
+// that it points to (__ADDRESSABLE, include/linux/compiler.h): nothing reads it, and
+// its name ends in a count of the unit's macros.
+func isKeeper(s *object.Symbol) bool {
+	return strings.HasPrefix(s.Name, "__UNIQUE_ID___addressable_")
+}
+
 // sectionClass says how the contents of a section are compared.
 type sectionClass int
 
