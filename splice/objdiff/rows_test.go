@@ -10,8 +10,6 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
-
-	"github.com/upsplice/upsplice/splice/object"
 )
 
 // macros are those of the kernel that fill tables about code, in small.
@@ -81,21 +79,21 @@ func assemble(t testing.TB, src string) []byte {
 	return b
 }
 
-func (tt row) compile(t *testing.T, src string) *object.Object {
+func (tt row) compile(t *testing.T, src string) []byte {
 	t.Helper()
 	if tt.asm {
-		return read(t, assemble(t, src))
+		return assemble(t, src)
 	}
 	around := context
 	if tt.bare {
 		around = ""
 	}
-	return read(t, compileBytes(t, macros+"#line 1 \"unit.c\"\n"+around+src, tt.flags...))
+	return compileBytes(t, macros+"#line 1 \"unit.c\"\n"+around+src, tt.flags...)
 }
 
 func (tt row) run(t *testing.T) {
 	pre, post := tt.compile(t, tt.pre), tt.compile(t, tt.post)
-	r, err := compareParts(pre, post, nil)
+	r, err := compareParts(read(t, pre), read(t, post), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -120,12 +118,12 @@ func (tt row) run(t *testing.T) {
 	if tt.check != nil {
 		tt.check(t, r)
 	}
-	for _, src := range []string{tt.pre, tt.post} {
+	for _, b := range [][]byte{pre, post} {
 		compare := compareParts // without the shortcut for objects that are the same in every detail
 		if strings.Contains(tt.refusal, "custom code") {
 			compare = CompareWith // what is refused for itself stays so
 		}
-		r, err := compare(tt.compile(t, src), tt.compile(t, src), nil)
+		r, err := compare(read(t, b), read(t, b), nil)
 		if err != nil {
 			t.Fatal(err)
 		}
