@@ -20,6 +20,17 @@ var siteSections = map[string]kimage.SiteKind{
 	".altinstructions":   kimage.SiteAlternative,
 	".parainstructions":  kimage.SiteParavirt,
 	".smp_locks":         kimage.SiteSMPLock,
+	".call_sites":        kimage.SiteCall,
+	".ibt_endbr_seal":    kimage.SiteEndbr,
+}
+
+// siteKind returns which table a section of an object becomes part of.
+func siteKind(section string) (kimage.SiteKind, bool) {
+	if kind, ok := siteSections[section]; ok {
+		return kind, true
+	}
+	kind, _, ok := kimage.RuntimeConstant(section)
+	return kind, ok
 }
 
 // entry is one entry of such a section.
@@ -34,7 +45,7 @@ type entry struct {
 func (m *matcher) readEntries(o *object.Object) error {
 	m.entries = map[*object.Section][]entry{}
 	for _, sec := range o.Sections {
-		kind, ok := siteSections[sec.Name]
+		kind, ok := siteKind(sec.Name)
 		if !ok || len(sec.Data) == 0 {
 			continue
 		}
@@ -58,6 +69,10 @@ func (m *matcher) readEntries(o *object.Object) error {
 				return fmt.Errorf("matching: the entry at offset %#x of the object's %s has %d relocations", r.Offset, sec.Name, 1+len(rest))
 			}
 			m.entries[r.Symbol.Section] = append(m.entries[r.Symbol.Section], e)
+			if end := r.Offset + size; kind == kimage.SiteAlternative && end <= uint64(len(sec.Data)) && m.img.DirectCall(sec.Data[r.Offset:end]) {
+				e.kind = kimage.SiteParavirt
+				m.entries[r.Symbol.Section] = append(m.entries[r.Symbol.Section], e)
+			}
 		}
 	}
 	return nil
@@ -84,6 +99,11 @@ func (m *matcher) compareSites(fn *object.Symbol, addr uint64) ([]ref, *differen
 		off := e.off - fn.Value
 		s, ok := image[site{e.kind, off}]
 		if !ok {
+			// That nothing points to a function is known only where all objects come
+			// together, and the image leaves out calls of __fentry__.
+			if e.kind == kimage.SiteEndbr || e.kind == kimage.SiteCall && m.callsFentry(fn, off) {
+				continue
+			}
 			if e.kind == kimage.SiteAlternative && m.insideAlternative(addr+off, addr) {
 				continue
 			}
@@ -98,6 +118,16 @@ func (m *matcher) compareSites(fn *object.Symbol, addr uint64) ([]ref, *differen
 		}
 	}
 	return refs, nil
+}
+
+// callsFentry says whether the call at an offset of a function is one of __fentry__.
+func (m *matcher) callsFentry(fn *object.Symbol, off uint64) bool {
+	for _, r := range fn.Section.RelocsIn(fn.Value+off, fn.Value+off+5) {
+		if r.Symbol.Name == "__fentry__" {
+			return true
+		}
+	}
+	return false
 }
 
 // insideAlternative says whether at is in an alternative that starts before it: the
