@@ -90,7 +90,7 @@ func (a *app) root() *cobra.Command {
 	root.AddCommand(
 		a.statusCommand(), a.planCommand(), a.createCommand(), a.applyCommand(), a.undoCommand(),
 		a.showCommand(), a.unameCommand(), a.prepareCommand(), a.diffCommand(), a.hookCommand(),
-		a.watchCommand(), a.bootCommand(), a.configCommand(), a.workerCommand(), a.buildCommand(),
+		a.rehearseCommand(), a.rehearsalCommand(), a.watchCommand(), a.bootCommand(), a.configCommand(), a.workerCommand(), a.buildCommand(),
 	)
 	usageArgs(root)
 	return root
