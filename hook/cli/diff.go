@@ -3,6 +3,8 @@
 package cli
 
 import (
+	"strings"
+
 	"github.com/spf13/cobra"
 
 	"github.com/upsplice/upsplice/hook/outcome"
@@ -66,7 +68,7 @@ func (a *app) printDiff(res *objdiff.Result) {
 	for _, list := range []struct {
 		what    string
 		changes []objdiff.Change
-	}{{"function", res.Functions}, {"data", res.Data}} {
+	}{{"function", res.Functions}, {"data", res.Data}, {"at boot", res.Boot}} {
 		for _, c := range list.changes {
 			a.printf("%-8s %-8s %s", c.Kind, list.what, c.Name)
 			if c.Why != "" {
@@ -75,7 +77,16 @@ func (a *app) printDiff(res *objdiff.Result) {
 			a.printf("\n")
 		}
 	}
+	for _, c := range res.Callbacks {
+		a.printf("callback %-11s %s\n", c.When, c.Function.Name)
+	}
+	for _, n := range res.Ignored {
+		a.printf("ignored  %s\n", n)
+	}
+	for _, n := range res.Taken {
+		a.printf("taken    %s\n", n)
+	}
 	for _, r := range res.Refusals {
-		a.printf("refused  %s %s: %s\n", r.Section, r.Symbol, r.Reason)
+		a.printf("refused  %s: %s\n", strings.TrimSpace(r.Section+" "+r.Symbol), r.Reason)
 	}
 }

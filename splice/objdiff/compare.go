@@ -12,6 +12,9 @@ import (
 )
 
 func compare(pre, post *object.Object, types map[string]Struct) (*Result, error) {
+	if pre.Machine != post.Machine {
+		return nil, fmt.Errorf("comparing objects: pre is for %v, post for %v", pre.Machine, post.Machine)
+	}
 	for _, o := range []*object.Object{pre, post} {
 		if o.Machine != elf.EM_X86_64 {
 			return nil, fmt.Errorf("comparing objects: machine %v is not supported, only x86-64 is", o.Machine)

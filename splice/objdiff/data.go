@@ -112,7 +112,7 @@ func (d *differ) addData(r *Result, c Change, refuse string) {
 func (d *differ) compareRest(r *Result) {
 	for _, name := range sortedKeys(d.pre.stray, d.post.stray) {
 		same := slices.EqualFunc(d.pre.stray[name], d.post.stray[name], func(a, b entry) bool {
-			d.work = maxWork
+			d.begin()
 			return d.sameTarget(a.place, b.place, 0) && d.entryDifference(a, b) == ""
 		})
 		if !same && !d.ignoresSection(r, name) {

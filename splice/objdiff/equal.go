@@ -18,25 +18,51 @@ type differ struct {
 	twin      map[*object.Symbol]*object.Symbol // post to pre
 	back      map[*object.Symbol]*object.Symbol // pre to post
 	custom    custom
-	work      int64 // left for the comparison under way
+	// of the comparison under way
+	work int64              // left
+	seen map[constants]bool // constants that have been looked at, or are being
 }
 
-// maxDepth is how far constants that refer to constants are followed.
-const maxDepth = 8
+// constants are two places that are compared by what stands there.
+type constants struct {
+	pre, post       *object.Section
+	preOff, postOff int64
+}
 
-// maxWork is how many bytes of constants one comparison may read. Constants that
-// refer to each other can be told apart in exponentially many ways.
-const maxWork = 64 << 20
+// maxWork is how many bytes of constants one comparison may read, stepWork what
+// each constant counts at least.
+const (
+	maxWork  = 64 << 20
+	stepWork = 1 << 10
+)
 
-func (d *differ) spend(n uint64) bool {
-	d.work -= int64(min(n, maxWork)) + 64 // each step counts, those over nothing too
-	return d.work >= 0
+// begin makes room for a comparison.
+func (d *differ) begin() {
+	d.work = maxWork
+	clear(d.seen)
+}
+
+// look says whether two places have to be compared; if not, whether they are the
+// same as far as is known. One difference decides a whole comparison, so that
+// constants that have been looked at need not be again, and constants that refer
+// to each other in circles are the same if nothing else differs.
+func (d *differ) look(pre, post *object.Section, preOff, postOff int64, size uint64) (compare, same bool) {
+	c := constants{pre, post, preOff, postOff}
+	if d.seen[c] {
+		return false, true
+	}
+	if d.seen == nil {
+		d.seen = map[constants]bool{}
+	}
+	d.seen[c] = true
+	d.work -= int64(min(size, maxWork)) + stepWork
+	return d.work >= 0, false
 }
 
 // difference returns "" if two bodies mean the same, else the first difference.
 func (d *differ) difference(a, b *body, depth int) string {
 	if depth == 0 {
-		d.work = maxWork
+		d.begin()
 	}
 	if (a.data == nil) != (b.data == nil) && a.size == b.size && len(a.refs) == 0 && len(b.refs) == 0 {
 		// .bss on one side, written out zeros on the other
@@ -129,8 +155,6 @@ func (d *differ) sameTargets(x, y ref, depth int) bool {
 
 func (d *differ) sameTarget(a, b target, depth int) bool {
 	switch {
-	case depth > maxDepth:
-		return false
 	case a.kind == toLiteral && b.kind == toLiteral:
 		return sameLiteral(a, b)
 	case a.kind == toContents && b.kind == toContents:
@@ -148,7 +172,11 @@ func (d *differ) sameTarget(a, b target, depth int) bool {
 }
 
 func (d *differ) sameConstant(a, b *object.Symbol, depth int) bool {
-	return d.spend(b.Size) && d.difference(d.pre.body(a), d.post.body(b), depth+1) == ""
+	compare, same := d.look(a.Section, b.Section, int64(a.Value), int64(b.Value), b.Size)
+	if !compare {
+		return same
+	}
+	return d.difference(d.pre.body(a), d.post.body(b), depth+1) == ""
 }
 
 // literal returns the entry of a mergeable section from off to its end. A string
@@ -202,9 +230,13 @@ func (d *differ) sameContents(a, b target, depth int) bool {
 	if a.outside() || b.outside() {
 		return d.sameOutside(a, b, depth)
 	}
+	compare, same := d.look(a.sec, b.sec, a.off, b.off, b.sec.Size-uint64(b.off))
+	if !compare {
+		return same
+	}
 	x, ok := d.pre.contents(a)
 	y, ok2 := d.post.contents(b)
-	return ok && ok2 && d.spend(y.size) && d.difference(x, y, depth+1) == ""
+	return ok && ok2 && d.difference(x, y, depth+1) == ""
 }
 
 // outside says that a place is before or behind its section, as the end of an
@@ -226,7 +258,11 @@ func (d *differ) sameOutside(a, b target, depth int) bool {
 	if a.sec.Flags&elf.SHF_EXECINSTR != 0 {
 		return true // what is behind code is padding
 	}
-	return d.spend(b.sec.Size) && d.difference(d.pre.region(a.sec, 0, a.sec.Size), d.post.region(b.sec, 0, b.sec.Size), depth+1) == ""
+	compare, same := d.look(a.sec, b.sec, a.off, b.off, b.sec.Size)
+	if !compare {
+		return same
+	}
+	return d.difference(d.pre.region(a.sec, 0, a.sec.Size), d.post.region(b.sec, 0, b.sec.Size), depth+1) == ""
 }
 
 func (s *side) contents(t target) (*body, bool) {

@@ -535,12 +535,23 @@ func TestErrors(t *testing.T) {
 	o := compile(t, `int f(void) { return 1; }`)
 	arm := *o
 	arm.Machine = elf.EM_AARCH64
-	if _, err := Compare(o, &arm); err == nil || !strings.Contains(err.Error(), "EM_AARCH64") {
+	if _, err := Compare(&arm, &arm); err == nil || !strings.Contains(err.Error(), "EM_AARCH64 is not supported") {
 		t.Errorf("other machine: error %v", err)
+	}
+	if _, err := Compare(o, &arm); err == nil || !strings.Contains(err.Error(), "pre is for EM_X86_64, post for EM_AARCH64") {
+		t.Errorf("two machines: error %v", err)
 	}
 	bad := compile(t, `int f(void) { asm volatile(".pushsection __ex_table, \"a\"\n .long 1, 2\n .popsection"); return 2; }`)
 	if _, err := Compare(o, bad); err == nil || !strings.Contains(err.Error(), "__ex_table") {
 		t.Errorf("entries without relocations: error %v", err)
+	}
+	shared := compile(t, context, "-fno-function-sections")
+	if _, err := Compare(o, shared); err == nil || !strings.Contains(err.Error(), "post: ") || !strings.Contains(err.Error(), "compile with -ffunction-sections") {
+		t.Errorf("functions in one section: error %v", err)
+	}
+	asm := read(t, assemble(t, ".text\n.type f, @function\nf: ret\n.size f, 1\n.type g, @function\ng: ret\n.size g, 1\n"))
+	if _, err := compareParts(asm, asm, nil); err != nil {
+		t.Errorf("assembly with two functions in one section: %v", err)
 	}
 }
 

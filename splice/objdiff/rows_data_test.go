@@ -78,12 +78,12 @@ var dataRows = []row{
 	},
 	{
 		name: "19 merged constants", asm: true,
-		pre: function("f", "movdqa c+0(%rip), %xmm0") + constants("1, 2", "3, 4"), post: function("f", "movdqa c+16(%rip), %xmm0") + constants("3, 4", "1, 2"),
+		pre: function("f", "movdqa c+0(%rip), %xmm0") + merged("1, 2", "3, 4"), post: function("f", "movdqa c+16(%rip), %xmm0") + merged("3, 4", "1, 2"),
 		want: summary{Outcome: Unchanged},
 	},
 	{
 		name: "19 merged constants changed", asm: true,
-		pre: function("f", "movdqa c+0(%rip), %xmm0") + constants("1, 2", "3, 4"), post: function("f", "movdqa c+0(%rip), %xmm0") + constants("1, 5", "3, 4"),
+		pre: function("f", "movdqa c+0(%rip), %xmm0") + merged("1, 2", "3, 4"), post: function("f", "movdqa c+0(%rip), %xmm0") + merged("1, 5", "3, 4"),
 		want: changed("f"),
 	},
 	{
@@ -191,7 +191,7 @@ func jumps(a, b string) string {
 	return `int f(int x) { switch (x) { case ` + a + `: return outside(9); case ` + b + `: return other(7); case 2: return outside(1); case 3: return other(8); case 4: outside(4); return other(3); } return 0; }`
 }
 
-func constants(first, second string) string {
+func merged(first, second string) string {
 	return ".section .rodata.cst16,\"aM\",@progbits,16\n.balign 16\nc: .quad " + first + "\n.quad " + second + "\n"
 }
 
