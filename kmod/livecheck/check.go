@@ -102,20 +102,20 @@ func newFunction(k Kernel, e Expectation) (*function, error) {
 		return nil, bad(fmt.Sprintf("%d bytes", len(e.Bytes)))
 	}
 	f := &function{Kernel: k, name: e.Name, addr: e.Addr + k.Slide, want: bytes.Clone(e.Bytes)}
-	le := binary.LittleEndian
 	for _, fd := range e.Fields {
 		if fd.Off < 0 || fd.Len <= 0 || fd.Off > len(e.Bytes)-fd.Len {
 			return nil, bad(fmt.Sprintf("a field of %d bytes at %d", fd.Len, fd.Off))
 		}
-		b := f.want[fd.Off : fd.Off+fd.Len]
 		switch {
-		case fd.Kind == KindAbs32 && fd.Len == 4:
-			le.PutUint32(b, le.Uint32(b)+uint32(k.Slide))
-		case fd.Kind == KindAbs64 && fd.Len == 8:
-			le.PutUint64(b, le.Uint64(b)+k.Slide)
-		case fd.Kind == KindRel32Fixed && fd.Len == 4:
-			le.PutUint32(b, le.Uint32(b)-uint32(k.Slide))
-		case forms[fd.Kind] != nil || fd.Kind == KindAlternative:
+		case k.move(f.want[fd.Off:fd.Off+fd.Len], fd.Kind):
+		case fd.Kind == KindAlternative:
+			alts, err := k.moveAlts(fd)
+			if err != nil {
+				return nil, bad(err.Error())
+			}
+			fd.Alts = alts
+			f.fields = append(f.fields, fd)
+		case forms[fd.Kind] != nil:
 			f.fields = append(f.fields, fd)
 		default:
 			return nil, bad(fmt.Sprintf("a field of kind %q and %d bytes", fd.Kind, fd.Len))
@@ -128,6 +128,44 @@ func newFunction(k Kernel, e Expectation) (*function, error) {
 		return b.Len - a.Len
 	})
 	return f, nil
+}
+
+// move changes a field as KASLR does; false if b is none of the kind.
+func (k Kernel) move(b []byte, kind string) bool {
+	le := binary.LittleEndian
+	switch {
+	case kind == KindAbs32 && len(b) == 4:
+		le.PutUint32(b, le.Uint32(b)+uint32(k.Slide))
+	case kind == KindAbs64 && len(b) == 8:
+		le.PutUint64(b, le.Uint64(b)+k.Slide)
+	case kind == KindRel32Fixed && len(b) == 4:
+		le.PutUint32(b, le.Uint32(b)-uint32(k.Slide))
+	default:
+		return false
+	}
+	return true
+}
+
+// moveAlts returns the contents of an alternative as they are in the running kernel.
+func (k Kernel) moveAlts(fd Field) ([][]byte, error) {
+	if len(fd.AltFields) == 0 {
+		return fd.Alts, nil
+	}
+	alts := make([][]byte, len(fd.Alts))
+	for i, alt := range fd.Alts {
+		alts[i] = bytes.Clone(alt)
+	}
+	for _, part := range fd.AltFields {
+		n := 4
+		if part.Kind == KindAbs64 {
+			n = 8
+		}
+		if part.Alt < 0 || part.Alt >= len(alts) || part.Off < 0 || part.Off > len(alts[part.Alt])-n ||
+			!k.move(alts[part.Alt][part.Off:part.Off+n], part.Kind) {
+			return nil, fmt.Errorf("a part of kind %q at %d of content %d", part.Kind, part.Off, part.Alt)
+		}
+	}
+	return alts, nil
 }
 
 // compare walks through the function. At a site, the forms of its kind are tried
@@ -198,8 +236,8 @@ func (f *function) alternative(s site) bool {
 	if equalCode(s.have, orig) {
 		return true
 	}
-	return slices.ContainsFunc(s.field.Alts, func(alt []byte) bool {
-		return len(alt) == len(s.have) && (equalCode(s.have, alt) || s.sameJump(alt))
+	return slices.ContainsFunc(append([][]byte{orig}, s.field.Alts...), func(alt []byte) bool {
+		return len(alt) == len(s.have) && (equalCode(s.have, alt) || s.sameJump(alt) || s.counted(alt))
 	})
 }
 

@@ -28,6 +28,10 @@ var forms = map[string]func(site) bool{
 	KindJumpLabel:  site.jumpLabel,
 	KindParavirt:   site.paravirt,
 	KindSMPLock:    site.smpLock,
+	KindCall:       site.call,
+	KindEndbr:      site.endbr,
+	KindPtr:        site.runtimePtr,
+	KindShift:      site.runtimeShift,
 }
 
 const (
@@ -139,7 +143,8 @@ func (s site) staticCall() bool {
 		case s.is(fn, "__static_call_return0"):
 			return bytes.Equal(s.have, zeroAX[0]) || bytes.Equal(s.have, zeroAX[1])
 		}
-		return bytes.Equal(s.have, branchTo(opCall, s.addr, fn))
+		call := branchTo(opCall, s.addr, fn)
+		return bytes.Equal(s.have, call) || s.counted(call)
 	case len(s.orig) == 5 && s.orig[0] == opJmp:
 		if fn == 0 {
 			return s.returns(s.have)
@@ -166,7 +171,7 @@ func (s site) paravirt() bool {
 		return true
 	}
 	now := s.paravirtNow()
-	return now != nil && equalCode(s.have, now)
+	return now != nil && (equalCode(s.have, now) || s.counted(now))
 }
 
 // paravirtNow returns what the kernel makes of the original, nil if that cannot be told.
@@ -188,12 +193,12 @@ func (s site) paravirtNow() []byte {
 	out := bytes.Repeat([]byte{nop1}, len(s.orig))
 	switch {
 	case fn == 0:
-		bugs := s.f.Symbols("paravirt_BUG")
+		bugs := append(s.f.Symbols("paravirt_BUG"), s.f.Symbols("BUG_func")...)
 		if len(bugs) != 1 {
 			return nil
 		}
 		fn = bugs[0]
-	case s.is(fn, "_paravirt_nop"):
+	case s.is(fn, "_paravirt_nop", "nop_func"):
 		return out
 	}
 	copy(out, branchTo(opCall, s.addr, fn))

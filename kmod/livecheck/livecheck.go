@@ -25,8 +25,16 @@ type Expectation struct {
 type Field struct {
 	Off, Len int
 	Kind     string   // see the Kind constants
-	Target   uint64   // jump label: where it jumps to; static call: its key
+	Target   uint64   // jump label: where it jumps to; static call: its key; call: the function; runtime constant: the variable
 	Alts     [][]byte // alternative: the replacements, padded with NOPs, as if they had been linked at this place
+	// AltFields are the parts of Alts that KASLR changes.
+	AltFields []AltField
+}
+
+// AltField is a part of one of Alts that KASLR changes.
+type AltField struct {
+	Alt, Off int
+	Kind     string // KindAbs32, KindAbs64 or KindRel32Fixed
 }
 
 // The kinds of fields: one for each table in which x86-64 kernels announce what
@@ -40,6 +48,10 @@ const (
 	KindAlternative = "alternative"
 	KindParavirt    = "paravirt"
 	KindSMPLock     = "smp_lock"
+	KindCall        = "call"
+	KindEndbr       = "endbr"
+	KindPtr         = "runtime_ptr"
+	KindShift       = "runtime_shift"
 	KindAbs32       = "abs32"  // low half of an address: grows by the slide
 	KindAbs64       = "abs64"  // address: grows by the slide
 	KindRel32Fixed  = "rel32-" // relative to something that does not move, as per-cpu data: shrinks by the slide

@@ -25,7 +25,22 @@ func nopLen(b []byte) int {
 			return prefixes + len(n)
 		}
 	}
-	return 0
+	return jumpedOver(b)
+}
+
+// jumpedOver returns the length of a short jump and the int3 that it jumps over,
+// which newer kernels put where one NOP is not enough.
+func jumpedOver(b []byte) int {
+	if len(b) < 2 || b[0] != opJmp8 || b[1] == 0 || b[1] > 0x7f || len(b) < 2+int(b[1]) {
+		return 0
+	}
+	n := 2 + int(b[1])
+	for _, c := range b[2:n] {
+		if c != int3 {
+			return 0
+		}
+	}
+	return n
 }
 
 // sameNops returns the length of the longest run of NOPs that a and b both start
