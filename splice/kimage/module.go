@@ -159,26 +159,65 @@ func (im *Image) RelocsIn(addr uint64, n int) []ModuleReloc {
 	return im.Relocs[i:j:j]
 }
 
-// Refer says how a loaded module's copy of addr can be found: Object and Symbol, or
-// Object, Section and Offset of the result are set, nothing else. addr is in a section
-// of the module or the address of a symbol of vmlinux or of another module.
+// Refer says how a loaded module's copy of addr can be found: Object, Symbol, Sympos
+// and Addend, or Object, Section and Offset of the result are set, nothing else.
 func (im *Image) Refer(addr uint64) (ModuleReloc, error) {
 	if s := im.sectionAt(addr); s != nil {
 		return im.referSection(s.Name, addr-s.Addr, addr)
 	}
 	for _, i := range im.Imports {
-		if i.Addr == addr && i.Object != "" {
-			return ModuleReloc{Object: i.Object, Symbol: i.Name}, nil
+		exact := i.Addr == addr
+		if exact || i.Object != VmlinuxName && addr-i.Addr < importStep {
+			return ModuleReloc{Object: i.Object, Symbol: i.Name, Sympos: i.Sympos, Addend: int64(addr - i.Addr)}, nil
 		}
 	}
-	if im.vmlinux != nil {
-		for _, s := range im.vmlinux.SymbolAt(addr) {
-			if pos, ambiguous := im.vmlinux.Sympos(s.Name, addr); pos == 1 && !ambiguous {
-				return ModuleReloc{Object: VmlinuxName, Symbol: s.Name}, nil
+	// All of the kernel moves by the same distance, so any symbol near will do.
+	if vm := im.vmlinux; vm != nil {
+		first := addr
+		if s := vm.sectionAt(addr); s != nil {
+			first = s.Addr
+		}
+		for i := vm.firstAt(addr+1) - 1; i >= 0 && vm.Symbols[i].Addr >= first; i-- {
+			s := vm.Symbols[i]
+			if _, ambiguous := vm.sympos(s.Name, s.Addr); !ambiguous {
+				return ModuleReloc{Object: VmlinuxName, Symbol: s.Name, Addend: int64(addr - s.Addr)}, nil
 			}
 		}
 	}
 	return ModuleReloc{}, fmt.Errorf("%#x has no name by which it can be found in the running kernel", addr)
+}
+
+// ReferKey says the same of the key of a static call. The table has the trampoline
+// in its place if only that is exported, and the kernel then looks up the key
+// (tramp_key_lookup in kernel/static_call_inline.c).
+func (im *Image) ReferKey(target uint64) (ModuleReloc, error) {
+	const tramp, key = "__SCT__", "__SCK__"
+	for _, s := range im.symbolAt(target) {
+		rest, ok := strings.CutPrefix(s.Name, tramp)
+		if !ok {
+			continue
+		}
+		at, err := im.Refer(target)
+		if err != nil {
+			return at, err
+		}
+		var keys []Symbol
+		switch at.Object {
+		case VmlinuxName:
+			keys = im.vmlinux.lookup(key + rest)
+		case im.Name:
+			if keys = im.lookup(key + rest); len(keys) == 1 {
+				return im.Refer(keys[0].Addr)
+			}
+		default: // its symbols are not known here; the check of live memory counts them
+			keys = make([]Symbol, 1)
+		}
+		if len(keys) != 1 {
+			return at, fmt.Errorf("%s has %d symbols %s", at.Object, len(keys), key+rest)
+		}
+		return ModuleReloc{Object: at.Object, Symbol: key + rest}, nil
+	}
+	return im.Refer(target)
 }
 
 // referSection returns the place at an offset in a section. Of per-cpu sections the

@@ -89,8 +89,13 @@ func RuntimeConstant(section string) (kind SiteKind, variable string, ok bool) {
 // their own, and no others are made of them.
 func (im *Image) dropFentry() {
 	fentry := map[uint64]bool{}
-	for _, s := range im.lookup("__fentry__") {
-		fentry[s.Addr] = true
+	for _, of := range []*Image{im, im.vmlinux} { // a module imports it
+		if of == nil {
+			continue
+		}
+		for _, s := range of.lookup("__fentry__") {
+			fentry[s.Addr] = true
+		}
 	}
 	kept := im.Sites[:0]
 	for _, s := range im.Sites {

@@ -148,6 +148,7 @@ func TestCompiled(t *testing.T) {
 	if !differs {
 		t.Errorf("no old function of %v is refused by the new image", changed)
 	}
+	t.Run("modules", func(t *testing.T) { compiledModules(t, pre) })
 }
 
 // reproduces demands that the object is what is in the image, but for functions of

@@ -98,29 +98,42 @@ type Expectation struct {
 //	abs32        Len 4. Plus slide.
 //	abs64        Len 8. Plus slide.
 //	rel32-       Len 4. Minus slide: PC-relative to a per-cpu address.
-//	ref32        Len 4, in modules. The low half of what Ref says.
+//	ref32        Len 4, in modules. The low half of what Ref says, which it stands for.
 //	ref64        Len 8, in modules. What Ref says.
 //	refpc32      Len 4, in modules. What Ref says, minus the address of the field.
+//	refpc64      Len 8, the same.
 //
-// In a module Target, like Addr, is an offset in Section (return, retpoline: unused;
-// Ref says which thunk; static_call: Ref of the key).
+// In a module Addr is an offset in Section, and Target is 0: of a jump label Ref says
+// where it leads, of a static call where the key is, of others what Target would be.
+// All ref fields are filled before anything else is compared.
 //
-// Contents in Alts hold link addresses only in PC-relative fields within the
-// kernel's text, which no slide changes.
+// Contents in Alts hold link addresses in PC-relative fields within the kernel's
+// text, which no slide changes, and in AltFields.
 type Field struct {
 	Off    int      `json:"off"` // in the function
 	Len    int      `json:"len"`
 	Kind   string   `json:"kind"` // a kimage.SiteKind or kimage.SlidKind
 	Target uint64   `json:"target,omitempty"`
 	Alts   [][]byte `json:"alts,omitempty"`
-	Ref    *Ref     `json:"ref,omitempty"`
+	// AltFields are the parts of Alts that depend on the slide, in order of Alt and Off.
+	AltFields []AltField `json:"alt_fields,omitempty"`
+	Ref       *Ref       `json:"ref,omitempty"`
+}
+
+// AltField is a part of an alternative's content that depends on the slide.
+type AltField struct {
+	Alt  int    `json:"alt"`           // which of Alts
+	Off  int    `json:"off"`           // in it
+	Kind string `json:"kind"`          // a kimage.SlidKind, in a module of the ref kinds
+	Ref  *Ref   `json:"ref,omitempty"` // of a ref kind
 }
 
 // Ref is what the module loader writes into a field: the address of a symbol or of
 // a place in a section of a module, plus Addend.
 type Ref struct {
 	Object  string `json:"object"`            // "vmlinux" or a module's name
-	Symbol  string `json:"symbol,omitempty"`  // an export of Object
+	Symbol  string `json:"symbol,omitempty"`  // of Object, in kallsyms
+	Sympos  int    `json:"sympos,omitempty"`  // position of Symbol in kallsyms; 0: the name is unique
 	Section string `json:"section,omitempty"` // of Object, if there is no symbol
 	Offset  uint64 `json:"offset,omitempty"`  // in Section
 	Addend  int64  `json:"addend,omitempty"`

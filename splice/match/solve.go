@@ -100,7 +100,10 @@ func (m *matcher) candidates(fn *object.Symbol) *function {
 	}
 	if f.names == 0 {
 		f.reason = "kallsyms has no such function"
-		if overridden {
+		switch {
+		case m.img.IsModule() && strings.HasPrefix(fn.Section.Name, ".init"):
+			f.reason = "the kernel frees it once the module has been started"
+		case overridden:
 			f.reason = "it is weak, and the kernel has a definition from elsewhere in its place"
 		}
 	}
@@ -252,7 +255,10 @@ func (m *matcher) report(want []*object.Symbol) *Report {
 			}
 		}
 		if f.reason == "" {
-			rep.Found[f.sym] = m.found(f)
+			found := m.found(f)
+			if f.reason = m.unusable(found); f.reason == "" {
+				rep.Found[f.sym] = found
+			}
 		}
 	}
 	for t, addr := range agreed {
@@ -279,6 +285,20 @@ func (m *matcher) found(f *function) Found {
 	pos, ambiguous := m.img.Sympos(out.Name, addr)
 	out.Sympos, out.Unique = pos, !ambiguous
 	return out
+}
+
+// unusable says why a function of a module that was found cannot be used.
+func (m *matcher) unusable(f Found) string {
+	if !m.img.IsModule() {
+		return ""
+	}
+	if f.Sympos == 0 {
+		return "its position among the symbols of its name changes once the module has been started"
+	}
+	if _, err := expectModule(m.img, f); err != nil {
+		return "it cannot be looked for in live memory: " + err.Error()
+	}
+	return ""
 }
 
 func (f *function) mismatch() Mismatch {
