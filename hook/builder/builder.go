@@ -43,12 +43,15 @@ type Builder struct {
 
 var _ pipeline.Builder = (*Builder)(nil)
 
-// request asks to build the splice between two kernels or, without To, to prepare.
+// request asks to build the splice between two kernels, or that of patches or,
+// without To and Patches, to prepare.
 type request struct {
-	From  build.Kernel  `json:"from"`
-	To    *build.Kernel `json:"to,omitempty"`
-	Cache string        `json:"cache"`
-	Jobs  int           `json:"jobs"`
+	From        build.Kernel  `json:"from"`
+	To          *build.Kernel `json:"to,omitempty"`
+	Patches     []patchFile   `json:"patches,omitempty"`
+	Description string        `json:"description,omitempty"`
+	Cache       string        `json:"cache"`
+	Jobs        int           `json:"jobs"`
 }
 
 type answer struct {
@@ -60,7 +63,15 @@ type answer struct {
 
 // Build implements pipeline.Builder.
 func (b *Builder) Build(ctx context.Context, req build.Request, sink progress.Sink) (pipeline.Built, error) {
-	a, err := b.run(ctx, request{From: req.From, To: &req.To, Cache: req.Cache, Jobs: req.Jobs}, sink)
+	r := request{From: req.From, Description: req.Description, Cache: req.Cache, Jobs: req.Jobs}
+	var err error
+	if r.Patches, err = readPatches(req.Patches); err != nil {
+		return pipeline.Built{}, err
+	}
+	if len(r.Patches) == 0 {
+		r.To = &req.To
+	}
+	a, err := b.run(ctx, r, sink)
 	if err != nil {
 		return pipeline.Built{}, err
 	}
@@ -161,19 +172,30 @@ func Serve(ctx context.Context, in io.Reader, out io.Writer) error {
 		return enc.Encode(answer{Error: err.Error()})
 	}
 	event := func(e build.Event) { _ = enc.Encode(answer{Event: &e}) }
-	if req.To == nil {
+	if req.To == nil && len(req.Patches) == 0 {
 		if err := build.Prepare(ctx, req.From, req.Cache, event); err != nil {
 			return enc.Encode(fault(err))
 		}
 		prune(req)
 		return enc.Encode(answer{Result: &pipeline.Built{}})
 	}
-	res, err := build.Run(ctx, build.Request{From: req.From, To: *req.To, Cache: req.Cache, Jobs: req.Jobs, Progress: event})
+	br, done, err := buildRequest(req)
+	if err != nil {
+		return enc.Encode(answer{Error: err.Error()})
+	}
+	defer done()
+	br.Progress = event
+	res, err := build.Run(ctx, br)
 	if err != nil {
 		return enc.Encode(fault(err))
 	}
-	prune(req)
-	built := pipeline.Built{Groups: res.Groups, Files: res.Files, Hunks: res.Hunks, Units: res.Units, Stages: res.Stages}
+	if req.To != nil {
+		// A patch may be for a kernel that is not the running one, whose source must
+		// stay.
+		prune(req)
+	}
+	built := pipeline.Built{Groups: res.Groups, Files: res.Files, Hunks: res.Hunks, Units: res.Units,
+		Notes: res.Notes, Fuzz: res.Fuzz, Stages: res.Stages}
 	if res.File != nil {
 		if built.File, err = store(req.Cache, res.File); err != nil {
 			return enc.Encode(answer{Error: err.Error()})
@@ -202,8 +224,11 @@ func prune(req request) {
 func fault(err error) answer {
 	a := answer{Error: err.Error()}
 	var refused *build.RefusedError
-	if errors.As(err, &refused) {
+	switch {
+	case errors.As(err, &refused):
 		a.Refused = refused.Check
+	case ofPatch(err):
+		a.Refused = "patch"
 	}
 	return a
 }

@@ -5,7 +5,9 @@ package builder
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -15,6 +17,7 @@ import (
 	"github.com/upsplice/upsplice/hook/outcome"
 	"github.com/upsplice/upsplice/hook/progress"
 	"github.com/upsplice/upsplice/splice/build"
+	"github.com/upsplice/upsplice/splice/patch"
 )
 
 // program writes a script that stands for the build process.
@@ -89,6 +92,79 @@ func TestServeAnswersGarbage(t *testing.T) {
 		var out bytes.Buffer
 		if err := Serve(context.Background(), strings.NewReader(in), &out); err != nil || !strings.Contains(out.String(), `"error"`) {
 			t.Errorf("Serve(%q) = %v, %s", in, err, out.String())
+		}
+	}
+}
+
+// A patch reaches the build process by its contents: the file itself may be one that
+// only the caller can read.
+func TestPatchesReachTheProcess(t *testing.T) {
+	dir := t.TempDir()
+	var paths []string
+	for _, sub := range []string{"a", "b"} {
+		path := filepath.Join(dir, sub, "fix.patch")
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte("patch "+sub), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		paths = append(paths, path)
+	}
+	got := filepath.Join(t.TempDir(), "request")
+	b := &Builder{Program: program(t, "cat >"+got+`; echo '{"result":{"file":"/x.splice","fuzz":["p: hunk 1"],"notes":["n"]}}'`)}
+	built, err := b.Build(context.Background(), build.Request{Patches: paths, Description: "why", Cache: t.TempDir()}, progress.SinkFunc(func(progress.Event) {}))
+	if err != nil || len(built.Fuzz) != 1 || len(built.Notes) != 1 {
+		t.Fatalf("Build() = %+v, %v", built, err)
+	}
+	text, err := os.ReadFile(got)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var req request
+	if err := json.Unmarshal(text, &req); err != nil {
+		t.Fatal(err)
+	}
+	req.Cache = t.TempDir()
+	if err := os.Mkdir(filepath.Join(req.Cache, "tmp"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	br, done, err := buildRequest(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if br.Description != "why" || req.To != nil || len(br.Patches) != 2 {
+		t.Errorf("request %+v", br)
+	}
+	if _, err := os.Stat(filepath.Join(br.CFiles, "include")); err != nil {
+		t.Error(err)
+	}
+	for i, p := range br.Patches {
+		text, err := os.ReadFile(p)
+		if want := "patch " + string(rune('a'+i)); err != nil || string(text) != want || filepath.Base(p) != "fix.patch" {
+			t.Errorf("%s: %q, %v", p, text, err)
+		}
+	}
+	done()
+	if left, _ := os.ReadDir(filepath.Join(req.Cache, "tmp")); len(left) != 0 {
+		t.Errorf("left behind: %v", left)
+	}
+	for _, name := range []string{"", "..", "a/b", "a\nb", "a\x1b[2J"} {
+		req.Patches = []patchFile{{Name: name}}
+		if _, _, err := buildRequest(req); err == nil {
+			t.Errorf("the name %q was accepted", name)
+		}
+	}
+	if _, err := b.Build(context.Background(), build.Request{Patches: []string{dir + "/nowhere"}}, progress.SinkFunc(func(progress.Event) {})); outcome.Of(err) != outcome.Failed {
+		t.Errorf("a patch that is not there: %v", err)
+	}
+}
+
+// What is wrong with a patch is a refusal that is named, not a failure.
+func TestFaultOfPatch(t *testing.T) {
+	for _, err := range []error{&patch.HunkError{}, &patch.AppliedError{}, &patch.UnsupportedError{}} {
+		if a := fault(fmt.Errorf("building: %w", err)); a.Refused != "patch" {
+			t.Errorf("%T: %+v", err, a)
 		}
 	}
 }

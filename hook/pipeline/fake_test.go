@@ -179,6 +179,16 @@ func (k *fakeKernel) IsLive(f *splicefile.File) (bool, error) {
 	}
 	return false, nil
 }
+
+// Holds: a livepatch whose tasks are switching has a ~ behind its name.
+func (k *fakeKernel) Holds(f *splicefile.File) (bool, error) {
+	for _, m := range k.loaded() {
+		if strings.TrimSuffix(m, "~") == f.Manifest.Modules[0].Name {
+			return true, nil
+		}
+	}
+	return false, nil
+}
 func (k *fakeKernel) Reap() error { return k.pass("reap") }
 
 // die is a point at which the process is killed, as a machine or a person would.

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"syscall"
 
 	"golang.org/x/sync/errgroup"
@@ -18,10 +19,27 @@ import (
 	"github.com/upsplice/upsplice/splice/splicefile"
 )
 
-// Step is the pair of kernels that a splice leads between.
+// Step is the pair of kernels that a splice leads between. With Patches, To is From.
 type Step struct {
-	From, To backend.Kernel
-	Changes  []backend.Change // of the changelog, if the backend knows
+	From, To    backend.Kernel
+	Patches     []string         // files with patches of From's source
+	Description string           // of the patches
+	Changes     []backend.Change // of the changelog, if the backend knows
+}
+
+// Patch is the step from a kernel to the same one with patches. An empty release is
+// that of the running kernel; it need not be installed.
+func (p *Pipeline) Patch(ctx context.Context, release string, patches []string, description string) (Step, error) {
+	b, err := p.Open(ctx)
+	if err != nil {
+		return Step{}, err
+	}
+	defer b.Close()
+	if release == "" {
+		release = p.Kernel.Release()
+	}
+	k, err := find(ctx, b, release, "")
+	return Step{From: k, To: k, Patches: patches, Description: description}, err
 }
 
 // Find completes a step from releases: an empty from is the running kernel, an
@@ -61,20 +79,18 @@ func (p *Pipeline) Find(ctx context.Context, from, to string) (Step, error) {
 	return s, nil
 }
 
+// find looks for a kernel that is installed or, of a flavour (empty: any), offered.
 func find(ctx context.Context, b Backend, release, flavour string) (backend.Kernel, error) {
 	k, err := b.Installed(ctx, release)
 	if err == nil || !errors.Is(err, &backend.Error{Kind: backend.NotFound}) {
 		return k, err
 	}
-	if flavour == "" {
-		// The one to start from must be installed: its flavour is not known otherwise.
-		return k, failed("looking for kernel "+release, err)
-	}
 	offered, listErr := b.Available(ctx, flavour)
 	if listErr != nil {
 		return k, failed("looking for kernel "+release, listErr)
 	}
-	for _, k := range offered {
+	// Of several builds the last one, which is the newest.
+	for _, k := range slices.Backward(offered) {
 		if k.Release == release {
 			return k, nil
 		}
@@ -94,6 +110,9 @@ func (p *Pipeline) Make(ctx context.Context, s *Step) (Built, error) {
 }
 
 func (p *Pipeline) make(ctx context.Context, b Backend, s *Step) (Built, error) {
+	if len(s.Patches) > 0 {
+		return p.patched(ctx, b, s)
+	}
 	from, to, err := p.fetch(ctx, b, s)
 	if err != nil {
 		return Built{}, err
@@ -104,16 +123,29 @@ func (p *Pipeline) make(ctx context.Context, b Backend, s *Step) (Built, error) 
 	}, p.Sink)
 }
 
+// patched builds a splice from patches.
+func (p *Pipeline) patched(ctx context.Context, b Backend, s *Step) (Built, error) {
+	p.stage("fetch", "fetching the source of %s", s.From.SourceVersion)
+	from, err := p.materials(ctx, b, s.From, backend.WantSource, backend.WantHeaders, backend.WantImage, backend.WantModules)
+	if err != nil {
+		return Built{}, err
+	}
+	p.stage("build", "building the splice of %s", count(len(s.Patches), "patch"))
+	return p.Builder.Build(ctx, build.Request{
+		From: from, Patches: s.Patches, Description: s.Description, Cache: p.Config.Cache, Jobs: p.Config.Jobs,
+	}, p.Sink)
+}
+
 // fetch gets the materials of both kernels, side by side.
 func (p *Pipeline) fetch(ctx context.Context, b Backend, s *Step) (from, to build.Kernel, err error) {
 	p.stage("fetch", "fetching the sources of %s and %s", s.From.SourceVersion, s.To.SourceVersion)
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() (err error) {
-		from, err = p.materials(ctx, b, s.From, backend.WantSource, backend.WantHeaders, backend.WantImage)
+		from, err = p.materials(ctx, b, s.From, backend.WantSource, backend.WantHeaders, backend.WantImage, backend.WantModules)
 		return err
 	})
 	g.Go(func() (err error) {
-		to, err = p.materials(ctx, b, s.To, backend.WantSource, backend.WantImage)
+		to, err = p.materials(ctx, b, s.To, backend.WantSource, backend.WantImage, backend.WantModules)
 		return err
 	})
 	g.Go(func() error {
@@ -135,7 +167,7 @@ func (p *Pipeline) materials(ctx context.Context, b Backend, k backend.Kernel, w
 	return build.Kernel{
 		Kernel:        splicefile.Kernel{Release: k.Release, Version: k.SourceVersion, Arch: k.Arch},
 		SourceArchive: m.SourceArchive, Headers: m.Headers, Kbuild: m.Kbuild, CC: m.Compiler,
-		Image: m.Image, Module: m.Module,
+		Image: m.Image, Module: m.Module, Modules: m.Modules,
 	}, nil
 }
 
@@ -155,7 +187,7 @@ func (p *Pipeline) Prepare(ctx context.Context, release string) error {
 		return failed("looking for the package of the kernel "+release, err)
 	}
 	p.stage("fetch", "fetching the source of %s", k.SourceVersion)
-	mat, err := p.materials(ctx, b, k, backend.WantSource, backend.WantHeaders, backend.WantImage)
+	mat, err := p.materials(ctx, b, k, backend.WantSource, backend.WantHeaders, backend.WantImage, backend.WantModules)
 	if err != nil {
 		return err
 	}

@@ -38,6 +38,8 @@ type Kernel interface {
 	Undo(ctx context.Context, f *splicefile.File, sink progress.Sink) error
 	// IsLive tells whether the kernel has the splice in force.
 	IsLive(f *splicefile.File) (bool, error)
+	// Holds tells whether the kernel has any of it: in force, or on its way in or out.
+	Holds(f *splicefile.File) (bool, error)
 	// Reap removes the modules of splices that another has replaced.
 	Reap() error
 }
@@ -63,7 +65,9 @@ type Built struct {
 	Groups []splicefile.Group `json:"groups"`
 	Files  int                `json:"files"` // changed files of the delta
 	Hunks  int                `json:"hunks"`
-	Units  int                `json:"units"` // changed units of this configuration
+	Units  int                `json:"units"`           // changed units of this configuration
+	Notes  []string           `json:"notes,omitempty"` // what behaves in another way than in a kernel that booted with the change
+	Fuzz   []string           `json:"fuzz,omitempty"`  // hunks of patches that did not fit exactly
 	Stages []build.Timing     `json:"stages"`
 }
 

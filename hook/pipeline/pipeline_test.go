@@ -242,6 +242,38 @@ func TestUndo(t *testing.T) {
 	}
 }
 
+// TestUndoOfWhatIsSwitching: a worker was killed while the tasks were switching, and
+// they still are.
+func TestUndoOfWhatIsSwitching(t *testing.T) {
+	w := newWorld(t)
+	work(t, w, "boot1", "1.0-2-cloud")
+	p := w.pipeline(t, "boot1")
+	lock, err := p.Journal.TryLock()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lock.Unlock()
+	rec, ok, err := p.Journal.Current()
+	if err != nil || !ok {
+		t.Fatal(ok, err)
+	}
+	rec.State = journal.Applying
+	if err := errors.Join(lock.Put(rec), w.load(w.loaded()[0]+"~")); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if _, err := p.Recover(context.Background(), lock); err != nil {
+			t.Fatal(err)
+		}
+		if got, ok, err := p.Journal.Record(rec.ID); err != nil || !ok || got.State != journal.Applying {
+			t.Fatalf("after Recover: %+v, %v, %v", got, ok, err)
+		}
+	}
+	if got, err := p.Undo(context.Background(), lock, ""); err != nil || got.State != journal.Undone || len(w.loaded()) != 0 {
+		t.Errorf("Undo() = %+v, %v, loaded %v", got, err, w.loaded())
+	}
+}
+
 func TestDecide(t *testing.T) {
 	for _, c := range []struct {
 		name string

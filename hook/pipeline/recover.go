@@ -62,6 +62,14 @@ func (p *Pipeline) settle(lock *journal.Lock, rec journal.Record) error {
 			rec.Outcome = Outcome(f.Manifest)
 			return lock.PutLive(rec)
 		}
+		held, err := p.Kernel.Holds(f)
+		if err != nil {
+			return fmt.Errorf("finding out whether splice %s is in the kernel: %w", rec.ShortID, err)
+		}
+		if held {
+			// Its tasks are still switching: nobody knows yet how that ends.
+			return nil
+		}
 	}
 	rec.State = journal.Failed
 	return lock.Put(rec)
@@ -80,34 +88,37 @@ func (p *Pipeline) Undo(ctx context.Context, lock *journal.Lock, id string) (jou
 	if err != nil {
 		return rec, err
 	}
-	live, err := p.Kernel.IsLive(f)
+	held, err := p.Kernel.Holds(f)
 	if err != nil {
 		return rec, failed("asking the kernel for its livepatches", err)
 	}
-	if live {
+	if held {
 		p.stage("undo", "taking back %s: %d functions", rec.ShortID, rec.LiveFunctions)
 		if err := p.Kernel.Undo(ctx, f, p.Sink); err != nil {
 			return rec, err
 		}
 	}
 	wasLive := rec.State == journal.Live && rec.BootID == lock.Journal().BootID()
-	if rec.State == journal.Live || live {
+	if rec.State == journal.Live || held {
 		rec.State = journal.Undone
 		if err := lock.Put(rec); err != nil {
 			return rec, failed("writing the journal", err)
 		}
 	}
-	if !live && !wasLive {
+	if !held && !wasLive {
 		return rec, &outcome.Error{Outcome: outcome.NothingToDo, What: "undoing " + rec.ShortID, Err: errors.New("it is not live")}
 	}
 	return rec, nil
 }
 
-// FindRecord returns the splice whose ID begins with id, or the live one if id is
-// empty.
+// FindRecord returns the splice whose ID begins with id, or, if id is empty, the live
+// one, or the one that was being applied when a worker was killed.
 func (p *Pipeline) FindRecord(j *journal.Journal, id string) (journal.Record, error) {
 	if id == "" {
 		rec, ok, err := j.Current()
+		if err == nil && !ok {
+			rec, ok, err = applying(j)
+		}
 		if err == nil && !ok {
 			err = &outcome.Error{Outcome: outcome.NothingToDo, What: "looking for a live splice", Err: errors.New("there is none")}
 		}
@@ -125,6 +136,20 @@ func (p *Pipeline) FindRecord(j *journal.Journal, id string) (journal.Record, er
 			Err: errors.New("several ids begin with that"), Remedy: "give more of the id"}
 	}
 	return recs[0], nil
+}
+
+// applying returns a splice of this boot whose tasks are still switching.
+func applying(j *journal.Journal) (journal.Record, bool, error) {
+	recs, err := j.Records()
+	if err != nil {
+		return journal.Record{}, false, err
+	}
+	for _, r := range recs {
+		if r.State == journal.Applying && r.BootID == j.BootID() {
+			return r, true, nil
+		}
+	}
+	return journal.Record{}, false, nil
 }
 
 // Boot is what happens early in each boot: the splice of the kernel that runs is

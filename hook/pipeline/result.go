@@ -117,23 +117,30 @@ func Reasons(groups []splicefile.Group) []string {
 // BuildError turns a build that made nothing into the error that its outcome is,
 // for verbs that were asked for a splice.
 func BuildError(s Step, b Built) error {
+	what := "making a splice to " + s.To.SourceVersion
+	if len(s.Patches) > 0 {
+		what = "making a splice of " + count(len(s.Patches), "patch")
+	}
 	switch {
 	case b.File != "":
 		return nil
 	case !slices.ContainsFunc(b.Groups, func(g splicefile.Group) bool { return !g.Boot }) && len(b.Groups) > 0:
-		return &outcome.Error{Outcome: outcome.NothingToDo, What: "making a splice to " + s.To.SourceVersion,
+		return &outcome.Error{Outcome: outcome.NothingToDo, What: what,
 			Err: errors.New("all that it changes in this kernel has done its work by the time the kernel has booted: it has no live effect")}
 	case len(b.Groups) == 0:
-		return &outcome.Error{Outcome: outcome.NothingToDo, What: "making a splice to " + s.To.SourceVersion,
+		return &outcome.Error{Outcome: outcome.NothingToDo, What: what,
 			Err: fmt.Errorf("none of the %s that it changes is part of this kernel", count(b.Files, "file"))}
 	}
-	return &outcome.Error{Outcome: outcome.Refused, Check: "deferred", What: "making a splice to " + s.To.SourceVersion,
+	return &outcome.Error{Outcome: outcome.Refused, Check: "deferred", What: what,
 		Err: errors.New(why(b.Groups))}
 }
 
 func count(n int, noun string) string {
 	if n == 1 {
 		return "1 " + noun
+	}
+	if strings.HasSuffix(noun, "ch") {
+		noun += "e"
 	}
 	return fmt.Sprintf("%d %ss", n, noun)
 }

@@ -24,8 +24,8 @@ type Backend interface {
 	// Installed describes an installed kernel by its release (uname -r).
 	// Error kind NotFound: no package of this system owns it.
 	Installed(ctx context.Context, release string) (Kernel, error)
-	// Available lists the kernels of a flavour that are installed or offered by the
-	// configured archives, oldest first.
+	// Available lists the kernels of a flavour, or of all flavours if it is empty, that
+	// are installed or offered by the configured archives, oldest first.
 	Available(ctx context.Context, flavour string) ([]Kernel, error)
 	// Compare orders two kernels of one flavour by version, as the distribution
 	// does: negative if a is older than b, 0 if they are the same version.

@@ -111,6 +111,10 @@ func available(t *testing.T, b backend.Backend, fx Fixtures) {
 			t.Errorf("%s stands before %s, but is not older (%d, %v)", got[i-1].Release, k.Release, d, err)
 		}
 	}
+	all, err := b.Available(t.Context(), "")
+	if err != nil || len(all) < len(got) {
+		t.Errorf("kernels of all flavours: %d, %v; of flavour %s: %d", len(all), err, fx.To.Flavour, len(got))
+	}
 	if got, err := b.Available(t.Context(), "no such flavour"); err != nil || len(got) != 0 {
 		t.Errorf("kernels of no flavour: %v, %v", got, err)
 	}

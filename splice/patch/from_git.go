@@ -37,27 +37,43 @@ func FromGit(ctx context.Context, dir, commit string) ([]byte, error) {
 	return text, nil
 }
 
-func fromGit(ctx context.Context, dir, commit string) ([]byte, error) {
+// CommitID returns the full hash of a commit, for a name that stays true.
+func CommitID(ctx context.Context, dir, commit string) (string, error) {
+	id, err := commitID(ctx, dir, commit)
+	if err != nil {
+		return "", fmt.Errorf("looking for commit %q of %s: %w", commit, dir, err)
+	}
+	return id, nil
+}
+
+func commitID(ctx context.Context, dir, commit string) (string, error) {
 	if commit == "" || strings.HasPrefix(commit, "-") || strings.ContainsAny(commit, "\x00\n") {
-		return nil, errors.New("not the name of a commit")
+		return "", errors.New("not the name of a commit")
 	}
 	if strings.Contains(commit, "..") {
-		return nil, errors.New("a range of commits; give one commit, or make a patch of the range (git diff) and use --patch")
+		return "", errors.New("a range of commits; give one commit, or make a patch of the range (git diff) and use --patch")
 	}
 	if st, err := os.Stat(dir); err != nil {
-		return nil, err
+		return "", err
 	} else if !st.IsDir() {
-		return nil, errors.New("not a directory")
+		return "", errors.New("not a directory")
 	}
 	if _, err := git(ctx, dir, "rev-parse", "--git-dir"); err != nil {
-		return nil, err
+		return "", err
 	}
 	// The whole form, so that a file called like the commit cannot be meant.
 	hash, err := git(ctx, dir, "rev-parse", "--verify", "--end-of-options", commit+"^{commit}")
 	if err != nil {
-		return nil, fmt.Errorf("the repository has no such commit: %w", err)
+		return "", fmt.Errorf("the repository has no such commit: %w", err)
 	}
-	id := strings.TrimSpace(string(hash))
+	return strings.TrimSpace(string(hash)), nil
+}
+
+func fromGit(ctx context.Context, dir, commit string) ([]byte, error) {
+	id, err := commitID(ctx, dir, commit)
+	if err != nil {
+		return nil, err
+	}
 	line, err := git(ctx, dir, "rev-list", "--parents", "--max-count=1", id)
 	if err != nil {
 		return nil, err

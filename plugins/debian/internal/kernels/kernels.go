@@ -216,9 +216,10 @@ func (b *Backend) unpacked(ctx context.Context) func(yield func(deb822.Paragraph
 // Available implements backend.Backend.
 func (b *Backend) Available(ctx context.Context, flavour string) ([]backend.Kernel, error) {
 	var out []backend.Kernel
+	wanted := func(r debian.Release) bool { return flavour == "" || Flavour(r) == flavour }
 	add := func(p deb822.Paragraph) {
 		// A signed kernel and its unsigned twin are one kernel.
-		if r, ok := debian.KernelPackage(p.Get("Package")); !ok || Flavour(r) != flavour || p.Get("Package") != debian.ImagePackages(r)[0] {
+		if r, ok := debian.KernelPackage(p.Get("Package")); !ok || !wanted(r) || p.Get("Package") != debian.ImagePackages(r)[0] {
 			return
 		}
 		k, err := kernel(p)
@@ -240,7 +241,7 @@ func (b *Backend) Available(ctx context.Context, flavour string) ([]backend.Kern
 	}
 	offers, err := apt.Offers(ctx, slices.DeleteFunc(names, func(name string) bool {
 		r, ok := debian.KernelPackage(name)
-		return !ok || Flavour(r) != flavour
+		return !ok || !wanted(r)
 	})...)
 	if err != nil {
 		return nil, err
