@@ -80,9 +80,11 @@ func FuzzWrite(f *testing.F) {
 		if err != nil {
 			return
 		}
-		for target, resolve := range map[string]func(*object.Symbol) (Resolution, error){
-			vmlinux: resolver(img, copied...), "testfs": inModule(img, copied...),
-		} {
+		for _, target := range []string{vmlinux, "testfs"} {
+			resolve := resolver(img, copied...)
+			if target != vmlinux {
+				resolve = inModule(img, copied...)
+			}
 			u := Unit{Name: "fuzz.o", Target: target, Post: o, Resolve: resolve}
 			for _, s := range o.Functions() {
 				old := ""

@@ -11,11 +11,36 @@
 // special sections that are about the copied code. All else is referred to where
 // it is in the running kernel.
 //
+// # Targets
+//
+// vmlinux and each module that is patched have a klp_object of their own. What code
+// of a module refers to in that module, and in others that this depends on, is
+// filled in by the livepatch core whenever the module is loaded, from
+// .klp.rela.MODULE sections: our own module never depends on one that may not be
+// there. The kernel does that after it has processed the special sections, so none
+// of these can refer to a module; what becomes of their entries is said where they
+// are handled. Code that is used from several targets must not refer to a module.
+//
+// Each module has the callbacks of kmod/cfiles/support before those of its units:
+// they refuse a module of another build, and where the kernel does not do it
+// (before Linux 6.3) they clear what was filled in when the module goes, without
+// which it could not be loaded again.
+//
+// # Addresses of functions
+//
 // A call from the module to a function that it replaces goes to the new function.
 // Any other use of the address of such a function means the replaced one, to
-// which ftrace is attached, so that a stored pointer outlives the module. The
-// address of a new function can only be in the module: a caller that knows it to
-// be stored for later (a timer, a work item) must keep the module loaded.
+// which ftrace is attached: what is stored (in a timer, a work item, a table of
+// operations) leads to the new code as long as the splice is applied, to the old
+// code afterwards, and outlives the module. It is also the address that the rest of
+// the kernel compares with.
+//
+// The address of a new function can only be in the module. Nobody can tell who
+// still knows it when the splice has been undone, so a module that uses such an
+// address for anything but a direct call has no exit function: the kernel never
+// unloads it, a timer that comes late finds its code, and the memory stays in use
+// until the next boot. Module.Pinned says so. The alternative, to forget nothing
+// and unload nonetheless, would be a crash at some later time.
 package livepatch
 
 import (

@@ -263,6 +263,7 @@ func TestModuleKeys(t *testing.T) {
 		"call of vmlinux":        {"1: call exported_function", "\n.section .call_sites, \"a\"\n.long 1b - .", ".call_sites", true, ""},
 		"message index":          {"nop", "\n.section .printk_index, \"a\"\n.quad open_file", ".printk_index", false, ""},
 		"unused ENDBR":           {"nop", "\n.section .ibt_endbr_seal, \"a\"\n.long open_file - .", ".ibt_endbr_seal", false, ""},
+		"room in front":          {"nop", "\n.section __patchable_function_entries, \"awo\", @progbits, .text.open_file\n.quad open_file", "__patchable_function_entries", false, ""},
 		"call of a tracepoint":   {"nop", "\n.section __tracepoints, \"aw\"\n.quad open_file", "__tracepoints", false, ""},
 		"new flag": {"movb $1, new_once(%rip)", "\n.section .data..once, \"aw\"\n.byte 0\n.type new_once, @object\nnew_once: .byte 0\n.size new_once, 1",
 			".data..once", true, ""},

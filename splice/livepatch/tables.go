@@ -67,6 +67,8 @@ func isTable(section string) bool {
 //     may be called through a pointer where the old one was not;
 //   - .printk_index is for people who look up the messages of a kernel, not for
 //     the kernel;
+//   - __patchable_function_entries lists the room in front of functions, which x86
+//     fills without it: ftrace has __mcount_loc there;
 //   - markers of custom code are for the builder of the splice (.kpatch.).
 //
 // What new code refers to is carried in any case, so .data..once and
@@ -78,7 +80,8 @@ var harmless = []string{
 	"_ftrace_events", "_ftrace_eval_map", ".printk_index", ".static_call_tramp_key",
 	"__ksymtab", "___ksymtab", "__kcrctab", "___kcrctab", ".export_symbol",
 	".init", ".exit", ".con_initcall", ".discard",
-	"_error_injection_whitelist", ".ibt_endbr_seal", ".kpatch.",
+	"_error_injection_whitelist", ".ibt_endbr_seal",
+	"__patchable_function_entries", ".kpatch.",
 }
 
 func isHarmless(section string) bool {
