@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -109,7 +110,9 @@ func (k *Kernel) Check(f *splicefile.File) error {
 		return refuse("livepatches", "listing livepatches", err)
 	}
 	for _, o := range others {
-		if o.Transition {
+		// One of its own is where a killed run stopped, and Apply goes on from there.
+		own := slices.ContainsFunc(m.Modules, func(mod splicefile.Module) bool { return mod.Name == livepatch.Base(o.Name) })
+		if o.Transition && !own {
 			return refuse("livepatches", "looking for other livepatches", fmt.Errorf("%s is in transition", o.Name))
 		}
 		// A replacing livepatch would take a stranger's with it.
@@ -260,6 +263,17 @@ func (k *Kernel) IsLive(f *splicefile.File) (bool, error) {
 		}
 	}
 	return true, nil
+}
+
+// Holds tells whether a module of f is in force, or on its way in or out.
+func (k *Kernel) Holds(f *splicefile.File) (bool, error) {
+	for _, mod := range f.Manifest.Modules {
+		there, err := k.Patches.Instance(mod.Name)
+		if err != nil || there != "" {
+			return there != "", err
+		}
+	}
+	return false, nil
 }
 
 // Reap removes modules of ours that have been replaced.
