@@ -28,6 +28,7 @@ const unit = `
 #include <linux/uaccess.h>
 #include <linux/percpu.h>
 #include <linux/init.h>
+#include <linux/syscalls.h>
 #include <asm/word-at-a-time.h>
 DEFINE_STATIC_KEY_FALSE(feature);
 static DEFINE_PER_CPU(int, hits);
@@ -45,6 +46,7 @@ int locked(int x) { mutex_lock(&lock); atomic_inc(&refs); x = outside(x); mutex_
 int capable_cpu(int x) { if (static_cpu_has(X86_FEATURE_SMAP)) return outside(x); return x + atomic_read(&refs); }
 long zeropad(void *p) { return load_unaligned_zeropad(p) + outside(2); }
 struct thing *made(void) { struct thing *t = kzalloc(sizeof(*t), GFP_KERNEL); if (t) mutex_init(&t->lock); return t; }
+SYSCALL_DEFINE2(answer, int, x, int __user *, p) { if (put_user(x, p)) return -EFAULT; return outside(x) + 42; }
 static int __init start(void) { return outside(7); }
 module_init(start);
 //B
@@ -118,6 +120,7 @@ func TestKernelUnit(t *testing.T) {
 		{"processor feature", "static_cpu_has(X86_FEATURE_SMAP)", "static_cpu_has(X86_FEATURE_SMEP)", summary{Outcome: Changed, Functions: []string{"changed capable_cpu"}}},
 		{"locked operation", "atomic_inc(&refs)", "atomic_dec(&refs)", summary{Outcome: Changed, Functions: []string{"changed locked"}}},
 		{"size of an allocation", "int val; };", "int val; int more[90]; };", summary{Outcome: Changed, Functions: []string{"changed made"}}},
+		{"system call", "outside(x) + 42", "outside(x) + 43", summary{Outcome: Changed, Functions: []string{"changed __ia32_sys_answer", "changed __x64_sys_answer"}}},
 		{"per-cpu variable", "DEFINE_PER_CPU(int, hits)", "DEFINE_PER_CPU(int, hits) = 4", summary{Outcome: Refused, Data: []string{"changed hits"}}},
 		{"code of boot", "outside(7)", "outside(8)", summary{Outcome: Refused, Boot: []string{"changed start"}}},
 	} {

@@ -559,6 +559,9 @@ func FuzzCompare(f *testing.F) {
 	good := compileBytes(f, context)
 	f.Add(good, 0, byte(0))
 	f.Add(compileBytes(f, context+"int g(int x) { return x; }"), 0x700, byte(9))
+	f.Add(compileBytes(f, macros+`int f(int x) { once("a"); return x; } static int before(void *o) { return 0; }
+		KPATCH_CALLBACK(pre_patch, before) KPATCH_IGNORE_FUNCTION(f) KPATCH_IGNORE_SECTION(".data")`), 0x200, byte(3))
+	f.Add(assemble(f, prefixedFunction("__pfx_f", ".fill 16, 1, 0x90", "call outside")+odd), 0x40, byte(1))
 	base := read(f, good)
 	f.Fuzz(func(t *testing.T, b []byte, at int, with byte) {
 		if at >= 0 && at < len(b) {
@@ -569,8 +572,12 @@ func FuzzCompare(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if _, err := Compare(base, o); err != nil {
+		there, err := Compare(base, o)
+		if err != nil {
 			return
+		}
+		if back, err := Compare(o, base); err == nil {
+			Join([]*Result{there, back})
 		}
 		again, _ := object.Read(bytes.NewReader(b), int64(len(b)))
 		r, err := Compare(o, again)

@@ -56,6 +56,11 @@ var dataRows = []row{
 		want: summary{Outcome: Changed, Functions: []string{"changed f", "new g"}, Data: []string{"new __already_done"}},
 	},
 	{
+		name: "18 __already_done that nothing uses", asm: true,
+		pre: function("f", "call outside") + variable("__already_done.1", ".data..once", ".byte 0"), post: function("f", "call outside") + variable("__already_done.7", ".data..once", ".byte 0"),
+		want: summary{Outcome: Unchanged},
+	},
+	{
 		name: "18 __func__", pre: `int f(int x) { return printk("%s\n", __func__); }`, post: `int g(int x) { return printk("%s\n", __func__); } int f(int x) { return printk("%s\n", __func__) + 1; }`,
 		want: summary{Outcome: Changed, Functions: []string{"changed f", "new g"}}, check: takes("__func__"),
 	},

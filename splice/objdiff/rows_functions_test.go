@@ -238,7 +238,10 @@ func function(name, body string) string {
 }
 
 func variable(name, section, value string) string {
-	return ".section " + section + "." + name + ",\"aw\"\n.type " + name + ", @object\n" + name + ": " + value + "\n.size " + name + ", . - " + name + "\n"
+	if !strings.Contains(section, "..") {
+		section += "." + name // as -fdata-sections does where the source names none
+	}
+	return ".section " + section + ",\"aw\"\n.type " + name + ", @object\n" + name + ": " + value + "\n.size " + name + ", . - " + name + "\n"
 }
 
 // parent demands that a part names the function that it was split off from.

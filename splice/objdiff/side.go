@@ -23,6 +23,7 @@ type side struct {
 	fentry  map[*object.Symbol]bool           // functions that ftrace can hook
 	prefix  map[*object.Symbol]*object.Symbol // what stands in front of a function and belongs to it
 	alone   map[*object.Section]*object.Symbol
+	used    map[*object.Symbol]bool  // symbols that named code or data refers to
 	reached map[*object.Section]bool // sections that a relocation of live code or data refers to without naming a symbol
 }
 
@@ -30,7 +31,7 @@ func newSide(o *object.Object, types map[string]Struct) (*side, error) {
 	s := &side{
 		obj: o, types: types, index: object.NewIndex(o), class: map[*object.Section]sectionClass{},
 		bodies: map[*object.Symbol]*body{}, entries: map[*object.Symbol][]entry{}, stray: map[string][]entry{},
-		fentry: map[*object.Symbol]bool{}, prefix: map[*object.Symbol]*object.Symbol{}, alone: map[*object.Section]*object.Symbol{}, reached: map[*object.Section]bool{},
+		fentry: map[*object.Symbol]bool{}, prefix: map[*object.Symbol]*object.Symbol{}, alone: map[*object.Section]*object.Symbol{}, used: map[*object.Symbol]bool{}, reached: map[*object.Section]bool{},
 	}
 	for _, sec := range o.Sections {
 		s.class[sec] = classify(sec)
@@ -67,10 +68,7 @@ func newSide(o *object.Object, types map[string]Struct) (*side, error) {
 	}
 	for _, list := range [][]*object.Symbol{s.code, s.data} {
 		for _, sym := range list {
-			s.noteReached(s.body(sym).refs)
-			for _, e := range s.entries[sym] {
-				s.noteReached(e.refs)
-			}
+			s.noteReached(s.fields(sym))
 		}
 	}
 	return s, nil
@@ -93,8 +91,11 @@ func (s *side) behindPrefix(sym *object.Symbol) *object.Symbol {
 func (s *side) noteReached(refs []ref) {
 	for _, r := range refs {
 		for _, t := range r.targets {
-			if t.kind == toContents {
+			switch t.kind {
+			case toContents:
 				s.reached[t.sec] = true
+			case toSymbol:
+				s.used[t.sym] = true
 			}
 		}
 	}

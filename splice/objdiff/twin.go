@@ -306,12 +306,13 @@ func (d *differ) unpaired(s *side, funcs []*object.Symbol, paired map[*object.Sy
 }
 
 // pairConstants pairs by contents what is left and has no value that could get
-// lost: what cannot be written to, what is gone after boot, and descriptors.
+// lost: what cannot be written to, what is gone after boot, what nothing uses, and
+// descriptors.
 func (d *differ) pairConstants() {
 	left := func(s *side, paired map[*object.Symbol]*object.Symbol) map[string][]*object.Symbol {
 		m := map[string][]*object.Symbol{}
 		for _, sym := range s.data {
-			fixed := sym.Section.Flags&elf.SHF_WRITE == 0 || isBoot(sym.Section.Name) || isPerSite(sym.Name) && len(s.body(sym).refs) > 0
+			fixed := sym.Section.Flags&elf.SHF_WRITE == 0 || isBoot(sym.Section.Name) || !s.used[sym] || isPerSite(sym.Name) && len(s.body(sym).refs) > 0
 			if paired[sym] == nil && numbered(sym.Name) && fixed {
 				m[stem(sym.Name)] = append(m[stem(sym.Name)], sym)
 			}
