@@ -11,6 +11,17 @@ import (
 	"github.com/upsplice/upsplice/kmod/vmtest"
 )
 
+// expect begins scripts of guests.
+const expect = `
+expect() { # CODE TEXT COMMAND…
+	want=$1 text=$2; shift 2
+	"$@" >/tmp/out 2>&1; got=$?
+	cat /tmp/out
+	[ $got = $want ] && grep -q "$text" /tmp/out && echo "as expected: $got $*" || echo "UNEXPECTED: $got instead of $want, or not the text $text: $*"
+}
+patches() { n=$(ls /sys/kernel/livepatch | wc -l); [ $n = $1 ] || echo "UNEXPECTED: $n livepatches instead of $1"; }
+`
+
 // TestLivepatchOfOthers: somebody else's livepatch is seen, named and left alone.
 func TestLivepatchOfOthers(t *testing.T) {
 	from, to := lab.NeedPair(t)
