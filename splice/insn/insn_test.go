@@ -67,6 +67,22 @@ func TestDecode(t *testing.T) {
 	}
 }
 
+func TestBranch(t *testing.T) {
+	for code, want := range map[string]bool{
+		"e800000000": true, "e900000000": true, "eb00": true, "7405": true, "0f8400000000": true, "66e900000000": true, "e300": true,
+		"c3": false, "488d0500000000": false, "ff1500000000": false, "90": false, "0f05": false, "6a00": false, "0f90c0": false,
+	} {
+		b, err := hex.DecodeString(code)
+		if err != nil {
+			t.Fatal(err)
+		}
+		in, err := Decode(b)
+		if err != nil || in.Branch() != want {
+			t.Errorf("%s: branch %v, error %v", code, in.Branch(), err)
+		}
+	}
+}
+
 // TestAgainstObjdump compares lengths with binutils over the instructions of the
 // C library, which has everything up to AVX-512.
 func TestAgainstObjdump(t *testing.T) {
