@@ -230,6 +230,6 @@ func Side(k lab.Kernel) build.Kernel {
 	return build.Kernel{
 		Kernel:        splicefile.Kernel{Release: k.Release, Version: k.Version, Arch: "amd64"},
 		SourceArchive: k.SourceArchive, Headers: k.HeadersDir, Kbuild: k.KbuildDir, CC: "gcc-12",
-		Image: k.Vmlinuz, Module: k.AnyModule,
+		Image: k.Vmlinuz, Module: k.AnyModule, Modules: filepath.Join(k.Root, "lib/modules", k.Release),
 	}
 }

@@ -3,7 +3,6 @@
 package build
 
 import (
-	"debug/elf"
 	"errors"
 	"fmt"
 	"os"
@@ -24,7 +23,11 @@ import (
 type candidate struct {
 	pair
 	reasons []splicefile.Reason // why it cannot go live
+	boot    []splicefile.Reason // what differs without any effect on what runs
 
+	family *family // nil for a unit that was not compared
+
+	img, next             *kimage.Image // what the unit is part of: running and, if at hand, of the new kernel
 	preObject, postObject *compile.Object
 	pre, post             *object.Object // the compiled objects; they shadow pair's units
 	diff                  *objdiff.Result
@@ -40,32 +43,50 @@ func (c *candidate) refuse(code, what, detail string) {
 }
 
 // screen refuses what can be told without compiling.
-func (c *candidate) screen(includes map[string]string) {
+func (c *candidate) screen() {
 	if line := c.line(); line != "" {
 		c.refuse("flags", c.object, line)
 		return
 	}
-	switch c.pair.pre.Target {
-	case kbuild.Vmlinux:
-	case kbuild.Elsewhere:
+	if c.pair.pre.Target == kbuild.Elsewhere {
 		c.refuse("init", c.object, "boot code, vDSO or the like: not a part of the running kernel that can be redirected")
-	default:
-		c.refuse("module", c.pair.pre.Target, "modules are not put live yet")
-	}
-	if f := includes[c.object]; f != "" {
-		c.refuse("header", f, "includes a source that changed")
 	}
 }
 
-// headers refuses a unit that was compiled from a changed header.
-func (c *candidate) headers(changed map[string]bool) {
+// headers refuses a unit that was compiled from a header whose change goes live
+// nowhere.
+func (c *candidate) headers(deferred []string) {
 	for _, o := range []*compile.Object{c.preObject, c.postObject} {
 		for _, d := range o.Deps {
-			if changed[d] {
-				c.refuse("header", d, "compiled from a header that changed")
+			if slices.Contains(deferred, d) {
+				c.refuse("header", d, "compiled from a header that changed and that other units see")
 			}
 		}
 	}
+}
+
+// postFailed: only the new code does not compile.
+func (c *candidate) postFailed() bool {
+	return c.preObject != nil && c.postObject == nil
+}
+
+// open finds what the unit is part of in both kernels.
+func (c *candidate) open(from, to *images) error {
+	var err error
+	if c.img, err = from.target(c.pair.pre.Target); errors.Is(err, errNoModule) {
+		c.refuse("module", c.pair.pre.Target, err.Error())
+		return nil
+	} else if err != nil {
+		return err
+	}
+	if !to.known() {
+		return nil
+	}
+	if c.next, err = to.target(c.pair.pre.Target); errors.Is(err, errNoModule) {
+		c.refuse("module", c.pair.pre.Target, "the new code cannot be compared with what is shipped: "+err.Error())
+		return nil
+	}
+	return err
 }
 
 // compare diffs the two objects. It is false for a unit without any difference.
@@ -82,14 +103,33 @@ func (c *candidate) compare() (bool, error) {
 		c.refuse("section", c.object, err.Error())
 		return true, nil
 	}
+	return c.diff.Outcome != objdiff.Unchanged, nil
+}
+
+// judge turns what the differ refuses into reasons.
+func (c *candidate) judge() {
 	for _, r := range c.diff.Refusals {
 		what := r.Symbol
 		if what == "" {
 			what = r.Section
 		}
-		c.refuse(refusalCode(r.Reason), what, r.Reason)
+		if r.Blocks() {
+			c.refuse(refusalCode(r.Reason), what, r.Reason)
+		} else {
+			c.boot = append(c.boot, splicefile.Reason{Code: refusalCode(r.Reason), What: what, Detail: r.Reason})
+		}
 	}
-	return c.diff.Outcome != objdiff.Unchanged || len(c.reasons) > 0, nil
+	if !c.bootOnly() {
+		// The new code may count on what the new boot code would have prepared.
+		for _, r := range c.boot {
+			c.refuse(r.Code, r.What, r.Detail)
+		}
+	}
+}
+
+// bootOnly units differ in nothing that is used again after boot.
+func (c *candidate) bootOnly() bool {
+	return len(c.reasons) == 0 && c.diff != nil && len(c.boot) > 0 && len(c.diff.Functions) == 0 && len(c.diff.Data) == 0
 }
 
 // refusalCode maps what package objdiff says to the stable codes.
@@ -141,46 +181,26 @@ func typesOf(path string) (*layout.Types, error) {
 	return t, nil
 }
 
-// replaced are the changed functions that are redirected, by the symbol of post.
-// Parts that the compiler split off go along with their function instead.
-func (c *candidate) replaced(f objdiff.Change) bool {
-	return f.Kind == objdiff.KindChanged && f.Fentry && !strings.HasSuffix(f.Name, ".cold")
-}
+// settled units have nothing to be looked for: they cannot go live, or need not.
+func (c *candidate) settled() bool { return len(c.reasons) > 0 || c.bootOnly() }
 
-// matchPre finds the functions to be replaced, and all that the new code refers
-// to, in the running kernel's image.
-func (c *candidate) matchPre(img *kimage.Image) error {
-	must, data := make(map[*object.Symbol]bool), make(map[*object.Symbol]bool)
-	for _, f := range c.diff.Functions {
-		if f.Pre != nil && f.Post != nil {
-			must[f.Pre] = true
-		}
-	}
-	for _, s := range c.referred() {
-		twin := c.diff.Twin[s]
-		switch {
-		case twin == nil:
-		case twin.Type == elf.STT_FUNC && twin.Section != nil:
-			must[twin] = true
-		case twin.Type != elf.STT_FUNC:
-			data[twin] = true
-		}
-	}
+// matchPre finds what is wanted of the unit in the running kernel's image.
+func (c *candidate) matchPre(w wanted) error {
 	// The places of data are read out of the code that refers to them: of every
 	// function of the unit that can be found.
 	var want []*object.Symbol
 	for _, f := range c.pre.Functions() {
-		if must[f] || slices.ContainsFunc(references(c.pre, f), func(s *object.Symbol) bool { return data[s] }) {
+		if w.functions[f] || slices.ContainsFunc(references(c.pre, f), func(s *object.Symbol) bool { return w.data[s] }) {
 			want = append(want, f)
 		}
 	}
 	var err error
-	if c.found, err = match.Functions(c.pre, img, want); err != nil {
-		return fmt.Errorf("matching %s with %s: %w", c.object, img.Release, err)
+	if c.found, err = match.Functions(c.pre, c.img, want); err != nil {
+		return fmt.Errorf("matching %s with %s of %s: %w", c.object, c.img.Name, c.img.Release, err)
 	}
 	for _, m := range c.found.Failed {
-		for f := range must {
-			if f.Name == m.Function {
+		for f := range w.functions {
+			if f.Name == m.Function && c.family.owner[f] == c {
 				c.refuse("pre-mismatch", m.Function, m.Error())
 				break
 			}
@@ -191,16 +211,16 @@ func (c *candidate) matchPre(img *kimage.Image) error {
 
 // matchPost checks the new code against the new kernel's image: it proves that
 // source, configuration, compiler and options reproduce what the vendor ships.
-func (c *candidate) matchPost(img *kimage.Image) error {
+func (c *candidate) matchPost() error {
 	var want []*object.Symbol
 	for _, f := range c.diff.Functions {
 		if f.Post != nil {
 			want = append(want, f.Post)
 		}
 	}
-	r, err := match.Functions(c.post, img, want)
+	r, err := match.Functions(c.post, c.next, want)
 	if err != nil {
-		return fmt.Errorf("matching %s with %s: %w", c.object, img.Release, err)
+		return fmt.Errorf("matching %s with %s: %w", c.object, c.next.Name+" of "+c.next.Release, err)
 	}
 	for _, f := range want {
 		c.postMatch.Total++

@@ -4,6 +4,7 @@ package build
 
 import (
 	"cmp"
+	"context"
 	"crypto/sha256"
 	"debug/elf"
 	"encoding/hex"
@@ -26,29 +27,40 @@ const draftName = "upsplice_000000000000"
 
 // module writes the module of all live groups. A unit that the writer refuses
 // defers its group; then the rest is tried again.
-func module(groups []*group, img *kimage.Image, vermagic string, from, to splicefile.Kernel) (name string, data livepatch.Module, err error) {
+func (b *builder) module(ctx context.Context, groups []*group, vermagic string) (name string, m livepatch.Module, err error) {
+	core, err := b.images.from.vmlinux()
+	if err != nil {
+		return "", m, err
+	}
+	from, to, err := b.identities()
+	if err != nil {
+		return "", m, err
+	}
 	for {
-		in := livepatch.Input{Name: draftName, Vermagic: vermagic, Image: img, Replace: true, Units: liveUnits(groups, img)}
-		if len(in.Units) == 0 {
-			return "", data, nil
+		in := livepatch.Input{Name: draftName, Vermagic: vermagic, Image: core, Modules: b.images.from.opened(), Replace: true}
+		if in.Units = b.liveUnits(groups, core); len(in.Units) == 0 {
+			return "", m, nil
+		}
+		if in.Support, err = b.support(ctx, in.Units); err != nil {
+			return "", m, err
 		}
 		draft, err := livepatch.Write(in)
 		var unsupported *livepatch.UnsupportedError
 		if errors.As(err, &unsupported) {
 			if !deferUnit(groups, unsupported) {
-				return "", data, err
+				return "", m, err
 			}
 			continue
 		}
 		if err != nil {
-			return "", data, err
+			return "", m, err
 		}
 		h := sha256.New()
 		json.NewEncoder(h).Encode([]any{from, to})
 		h.Write(draft.Data)
 		in.Name = "upsplice_" + hex.EncodeToString(h.Sum(nil)[:6])
-		data, err = livepatch.Write(in)
-		return in.Name, data, err
+		m, err = livepatch.Write(in)
+		return in.Name, m, err
 	}
 }
 
@@ -70,7 +82,7 @@ func deferUnit(groups []*group, e *livepatch.UnsupportedError) bool {
 	return false
 }
 
-func liveUnits(groups []*group, img *kimage.Image) []livepatch.Unit {
+func (b *builder) liveUnits(groups []*group, core *kimage.Image) []livepatch.Unit {
 	added := make(map[string]bool)
 	var members []*candidate
 	for _, g := range groups {
@@ -91,15 +103,18 @@ func liveUnits(groups []*group, img *kimage.Image) []livepatch.Unit {
 	slices.SortFunc(members, func(a, b *candidate) int { return cmp.Compare(a.object, b.object) })
 	var units []livepatch.Unit
 	for _, c := range members {
-		r := &resolver{candidate: c, img: img, added: added}
-		u := livepatch.Unit{Name: c.object, Target: c.pair.pre.Target, Post: c.post, Resolve: r.resolve}
+		r := &resolver{candidate: c, core: core, added: added, exporter: b.images.from.symvers.Module}
+		u := livepatch.Unit{Name: c.object, Target: c.img.Name, Post: c.post, Resolve: r.resolve}
+		for _, cb := range c.diff.Callbacks {
+			u.Callbacks = append(u.Callbacks, livepatch.Callback{When: cb.When, Function: cb.Function})
+		}
 		for _, f := range c.diff.Functions {
 			if f.Post == nil {
 				continue
 			}
 			lf := livepatch.Function{Post: f.Post}
-			if c.replaced(f) {
-				old := c.found.Found[f.Pre]
+			if f.Redirected() {
+				old, _ := c.function(f.Pre)
 				lf.OldName = old.Name
 				if !old.Unique {
 					lf.OldSympos = old.Sympos
@@ -113,7 +128,14 @@ func liveUnits(groups []*group, img *kimage.Image) []livepatch.Unit {
 }
 
 // fill writes what goes live into the manifest.
-func fill(m *splicefile.Manifest, groups []*group, img *kimage.Image) error {
+func (b *builder) fill(m *splicefile.Manifest, groups []*group) error {
+	img, err := b.images.from.vmlinux()
+	if err != nil {
+		return err
+	}
+	if m.Targets, err = b.targets(groups); err != nil {
+		return err
+	}
 	text := img.Lookup("_text")
 	if len(text) != 1 {
 		return fmt.Errorf("reading the image of %s: it has %d symbols _text", img.Release, len(text))
@@ -130,21 +152,25 @@ func fill(m *splicefile.Manifest, groups []*group, img *kimage.Image) error {
 			for _, f := range c.diff.Functions {
 				switch {
 				case f.Post == nil:
-				case c.replaced(f):
-					old := c.found.Found[f.Pre]
-					m.Functions = append(m.Functions, splicefile.Function{Name: old.Name, Object: c.pair.pre.Target, Sympos: old.Sympos, Unit: c.object, Kind: string(objdiff.KindChanged)})
+				case f.Redirected():
+					old, _ := c.function(f.Pre)
+					m.Functions = append(m.Functions, splicefile.Function{Name: old.Name, Object: c.img.Name, Sympos: old.Sympos, Unit: c.object, Kind: string(objdiff.KindChanged)})
 				default:
-					m.Functions = append(m.Functions, splicefile.Function{Name: f.Name, Object: c.pair.pre.Target, Unit: c.object, Kind: string(objdiff.KindNew)})
+					m.Functions = append(m.Functions, splicefile.Function{Name: f.Name, Object: c.img.Name, Unit: c.object, Kind: string(objdiff.KindNew)})
 				}
 			}
-			m.Expect = append(m.Expect, match.Expect(img, c.pre, c.expected())...)
+			m.Expect = append(m.Expect, match.Expect(c.img, c.pre, c.expected())...)
 		}
 	}
 	slices.SortFunc(m.Functions, func(a, b splicefile.Function) int {
 		return cmp.Or(cmp.Compare(a.Unit, b.Unit), cmp.Compare(a.Name, b.Name), cmp.Compare(a.Sympos, b.Sympos))
 	})
-	slices.SortFunc(m.Expect, func(a, b match.Expectation) int { return cmp.Compare(a.Addr, b.Addr) })
-	m.Expect = slices.CompactFunc(m.Expect, func(a, b match.Expectation) bool { return a.Addr == b.Addr })
+	slices.SortFunc(m.Expect, func(a, b match.Expectation) int {
+		return cmp.Or(cmp.Compare(a.Object, b.Object), cmp.Compare(a.Section, b.Section), cmp.Compare(a.Addr, b.Addr))
+	})
+	m.Expect = slices.CompactFunc(m.Expect, func(a, b match.Expectation) bool {
+		return a.Object == b.Object && a.Section == b.Section && a.Addr == b.Addr
+	})
 	return nil
 }
 
@@ -153,13 +179,13 @@ func fill(m *splicefile.Manifest, groups []*group, img *kimage.Image) error {
 func (c *candidate) expected() []match.Found {
 	var list []match.Found
 	for _, f := range c.diff.Functions {
-		if found, ok := c.found.Found[f.Pre]; ok && f.Pre != nil {
+		if found, ok := c.function(f.Pre); ok {
 			list = append(list, found)
 		}
 	}
 	for _, s := range c.referred() {
 		if twin := c.diff.Twin[s]; twin != nil {
-			if found, ok := c.found.Found[twin]; ok {
+			if found, ok := c.function(twin); ok {
 				list = append(list, found)
 			}
 		}

@@ -64,7 +64,8 @@ type Result struct {
 // Timing is the cost of one stage.
 type Timing struct {
 	Stage   string
-	Seconds float64
+	Seconds float64 // wall clock
+	CPU     float64 // seconds of this process and of those that it ran
 }
 
 // RefusedError is the error of Run and Prepare when a safety check said no for the

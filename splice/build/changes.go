@@ -141,9 +141,9 @@ func (p *pair) line() string {
 	return ""
 }
 
-// pairs lists the units that changed: their own source, or how they are built.
-// post must be in terms of pre's tree.
-func pairs(pre, post []kbuild.Unit, sources []string) []*pair {
+// pairs lists the units that changed: their own source, what they include, or how
+// they are built. post must be in terms of pre's tree.
+func pairs(pre, post []kbuild.Unit, sources []string, reached map[string]bool) []*pair {
 	changed := make(map[string]bool)
 	for _, s := range sources {
 		changed[s] = true
@@ -162,7 +162,7 @@ func pairs(pre, post []kbuild.Unit, sources []string) []*pair {
 	}
 	var list []*pair
 	for _, p := range byObject {
-		if p.pre != nil && changed[p.pre.Source] || p.post != nil && changed[p.post.Source] || p.line() != "" {
+		if p.pre != nil && changed[p.pre.Source] || p.post != nil && changed[p.post.Source] || p.line() != "" || reached[p.object] {
 			list = append(list, p)
 		}
 	}

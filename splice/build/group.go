@@ -25,11 +25,17 @@ type group struct {
 	reasons []splicefile.Reason
 }
 
-func (g *group) live() bool { return len(g.reasons) == 0 }
+func (g *group) live() bool { return len(g.reasons) == 0 && !g.boot() }
+
+// boot: nothing of the group is used again after boot.
+func (g *group) boot() bool {
+	return !slices.ContainsFunc(g.members, func(c *candidate) bool { return !c.bootOnly() })
+}
 
 // makeGroups joins units of which one refers to what is new, gone or changed in
 // another: its new code may need the other's, its old code the other's old one.
-func makeGroups(list []*candidate) []*group {
+// Those of a patch that somebody wrote are one change.
+func makeGroups(list []*candidate, one bool) []*group {
 	parent := make([]int, len(list))
 	for i := range parent {
 		parent[i] = i
@@ -55,6 +61,22 @@ func makeGroups(list []*candidate) []*group {
 			}
 		}
 	}
+	index := make(map[*candidate]int)
+	for i, c := range list {
+		index[c] = i
+	}
+	for i, c := range list {
+		if c.diff == nil {
+			continue
+		}
+		for _, k := range c.kin() {
+			a, b := root(i), root(index[k])
+			parent[max(a, b)] = min(a, b)
+		}
+	}
+	if one {
+		clear(parent)
+	}
 	byRoot := make(map[int]*group)
 	var groups []*group
 	for i, c := range list {
@@ -69,6 +91,18 @@ func makeGroups(list []*candidate) []*group {
 		for _, reason := range c.reasons {
 			if !slices.Contains(g.reasons, reason) {
 				g.reasons = append(g.reasons, reason)
+			}
+		}
+	}
+	for _, g := range groups {
+		if g.boot() {
+			continue
+		}
+		for _, c := range g.members {
+			for _, reason := range c.boot {
+				if !slices.Contains(g.reasons, reason) {
+					g.reasons = append(g.reasons, reason)
+				}
 			}
 		}
 	}
@@ -118,9 +152,12 @@ func (c *candidate) outsideNames() []string {
 
 // report is the group as the manifest shows it.
 func (g *group) report() splicefile.Group {
-	r := splicefile.Group{Units: []string{}, Functions: []string{}, Live: g.live(), Reasons: g.reasons}
+	r := splicefile.Group{Units: []string{}, Functions: []string{}, Live: g.live(), Boot: g.boot(), Reasons: slices.Clone(g.reasons)}
 	for _, c := range g.members {
 		r.Units = append(r.Units, c.object)
+		if r.Boot {
+			r.Reasons = append(r.Reasons, c.boot...)
+		}
 		if c.diff != nil {
 			for _, f := range c.diff.Functions {
 				r.Functions = append(r.Functions, f.Name)

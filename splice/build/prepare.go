@@ -97,13 +97,13 @@ func (s *store) ready(ctx context.Context, sd *side, p *reporter) error {
 		return err
 	}
 	if !s.has("out", sd.outID) {
-		p.event("units", "preparing the build of "+sd.Release, 0, 0)
+		p.event("prepare", "preparing the build of "+sd.Release, 0, 0)
 		if _, err := kbuild.Seed(ctx, o.Dir, o.Materials); err != nil {
 			return err
 		}
 	}
 	if !s.has("units", sd.outID) {
-		p.event("units", "listing the units of "+sd.Release, 0, 0)
+		p.event("prepare", "listing the units of "+sd.Release, 0, 0)
 		units, err := o.Query(ctx)
 		list := unitList{Units: units}
 		var incomplete *kbuild.IncompleteError
@@ -118,7 +118,7 @@ func (s *store) ready(ctx context.Context, sd *side, p *reporter) error {
 	}
 	if sd.imageID != "" {
 		if !s.has("images", sd.imageID) {
-			p.event("units", "unpacking the image of "+sd.Release, 0, 0)
+			p.event("prepare", "unpacking the image of "+sd.Release, 0, 0)
 			if _, err := s.image(sd); err != nil {
 				return err
 			}

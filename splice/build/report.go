@@ -39,12 +39,25 @@ func (r *reporter) bytes(stage, text string, done int64) {
 
 // time starts the clock of a stage; the result stops it.
 func (r *reporter) time(stage string) func() {
-	start := time.Now()
+	start, cpu := time.Now(), cpuSeconds()
 	return func() {
 		r.mu.Lock()
 		defer r.mu.Unlock()
-		r.timings = append(r.timings, Timing{Stage: stage, Seconds: time.Since(start).Seconds()})
+		r.timings = append(r.timings, Timing{Stage: stage, Seconds: time.Since(start).Seconds(), CPU: cpuSeconds() - cpu})
 	}
+}
+
+// cpuSeconds is the processor time of this process and of its children that have
+// ended.
+func cpuSeconds() float64 {
+	var sum time.Duration
+	for _, who := range []int{syscall.RUSAGE_SELF, syscall.RUSAGE_CHILDREN} {
+		var u syscall.Rusage
+		if err := syscall.Getrusage(who, &u); err == nil {
+			sum += time.Duration(u.Utime.Nano() + u.Stime.Nano())
+		}
+	}
+	return sum.Seconds()
 }
 
 // named adds where the room is needed to the error of a full disk, which names a

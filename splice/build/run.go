@@ -8,17 +8,10 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
-	"strings"
 
-	"golang.org/x/sync/errgroup"
-
-	"github.com/upsplice/upsplice/splice/compile"
 	"github.com/upsplice/upsplice/splice/kbuild"
-	"github.com/upsplice/upsplice/splice/kimage"
-	"github.com/upsplice/upsplice/splice/layout"
-	"github.com/upsplice/upsplice/splice/livepatch"
+	"github.com/upsplice/upsplice/splice/patch"
 	"github.com/upsplice/upsplice/splice/splicefile"
 	"github.com/upsplice/upsplice/splice/tree"
 )
@@ -46,7 +39,12 @@ type builder struct {
 	output   *kbuild.Output // of from
 	units    []kbuild.Unit  // of from
 	moved    []kbuild.Unit  // of to, in terms of from's tree
-	images   struct{ from, to *kimage.Image }
+	images   struct{ from, to *images }
+	set      *patchSet     // nil for an update of the distribution's
+	fuzz     *patch.Report // how the patches applied
+	// plainLines: the patched source as it is, without its lines laid out
+	plainLines bool
+	deferred   []string // changed headers of which not all users are examined
 }
 
 func (b *builder) build(ctx context.Context) (*Result, error) {
@@ -54,11 +52,15 @@ func (b *builder) build(ctx context.Context) (*Result, error) {
 	if b.from, err = b.store.side(b.Request.From); err != nil {
 		return nil, err
 	}
-	if b.to, err = b.store.side(b.Request.To); err != nil {
-		return nil, err
-	}
 	if b.from.imageID == "" {
 		return nil, errors.New("building a splice: the image of the running kernel is needed")
+	}
+	if len(b.Patches) > 0 {
+		if b.set, err = readPatches(b.Patches); err != nil {
+			return nil, err
+		}
+	} else if b.to, err = b.store.side(b.Request.To); err != nil {
+		return nil, err
 	}
 	vermagic, err := vermagicOf(b.Request.From.Module)
 	if err != nil {
@@ -70,14 +72,34 @@ func (b *builder) build(ctx context.Context) (*Result, error) {
 		return nil, err
 	}
 	stop()
-	b.store.prune(b.from.treeID, b.from.outID, b.from.imageID, b.to.treeID, b.to.imageID)
 
-	stop = b.report.time("delta")
-	delta, err := b.store.delta(ctx, b.from, b.to, b.report)
+	res, list, err := b.candidates(ctx)
+	if err == nil && b.set != nil && slices.ContainsFunc(list, (*candidate).postFailed) {
+		// A line was laid out where the compiler does not bear it.
+		b.plainLines = true
+		res, list, err = b.candidates(ctx)
+	}
 	if err != nil {
 		return nil, err
 	}
+	if b.fuzz != nil {
+		for _, h := range b.fuzz.Inexact() {
+			res.Fuzz = append(res.Fuzz, h.String())
+		}
+	}
+	return b.finish(ctx, res, list, vermagic)
+}
+
+// candidates are the changed units, each with all that stands in its way.
+func (b *builder) candidates(ctx context.Context) (*Result, []*candidate, error) {
+	stop := b.report.time("delta")
+	delta, err := b.delta(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
 	stop()
+	b.store.prune(b.from.treeID, b.from.outID, b.from.imageID, b.to.treeID, b.to.imageID)
+	b.images.from, b.images.to = b.store.images(b.from), b.store.images(b.to)
 	res := &Result{Files: len(delta.Files), Groups: []splicefile.Group{}}
 	for _, f := range delta.Files {
 		res.Hunks += f.Hunks
@@ -87,16 +109,26 @@ func (b *builder) build(ctx context.Context) (*Result, error) {
 	stop = b.report.time("units")
 	list, groups, err := b.selectUnits(ctx, delta)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	stop()
 	res.Units, res.Groups = len(list), groups
+	list, err = b.examine(ctx, list)
+	return res, list, err
+}
 
-	list, err = b.examine(ctx, list, delta)
+// delta is what the source of both sides differs in; it makes the new side.
+func (b *builder) delta(ctx context.Context) (*tree.Delta, error) {
+	if b.set == nil {
+		return b.store.delta(ctx, b.from, b.to, b.report)
+	}
+	b.report.event("delta", "applying the patches", 0, 0)
+	to, a, err := b.store.patched(ctx, b.from, b.set, !b.plainLines)
 	if err != nil {
 		return nil, err
 	}
-	return b.finish(ctx, res, list, vermagic)
+	b.to, b.fuzz = to, a.Report
+	return a.Delta, nil
 }
 
 // selectUnits finds the changed units, and what of the delta is not examined.
@@ -130,26 +162,20 @@ func (b *builder) selectUnits(ctx context.Context, delta *tree.Delta) ([]*candid
 	} else {
 		b.moved = b.units
 	}
-	includes, err := included(ctx, b.from.tree, b.units, unclaimed(c.sources, b.units, b.moved))
+	reached, err := b.reached(ctx, c)
 	if err != nil {
 		return nil, nil, err
 	}
-	sources := c.sources
-	for _, u := range b.units {
-		if includes[u.Object] != "" && !slices.Contains(sources, u.Source) {
-			sources = append(sources, u.Source)
-		}
-	}
 	var list []*candidate
-	for _, p := range pairs(b.units, b.moved, sources) {
+	for _, p := range pairs(b.units, b.moved, c.sources, reached.units) {
 		cand := &candidate{pair: *p}
-		cand.screen(includes)
+		cand.screen()
 		list = append(list, cand)
 	}
-
-	if len(c.headers) > 0 {
-		groups = append(groups, deferredFiles("header", "units that did not change themselves may be compiled from it; that is not examined yet", c.headers))
+	if len(reached.deferred) > 0 {
+		groups = append(groups, deferredFiles("header", "units that did not change themselves may be compiled from it; that is not examined yet", reached.deferred))
 	}
+	b.deferred = reached.deferred
 	if len(c.other) > 0 {
 		groups = append(groups, deferredFiles("flags", "takes part in the build in a way that is not examined", c.other))
 	}
@@ -206,231 +232,4 @@ func (b *builder) queryTo(ctx context.Context, build []string) (units []kbuild.U
 	}
 	dirs, _ = queryTargets(build)
 	return mergeUnits(b.units, queried, dirs), missing, nil
-}
-
-// examine compiles what was not refused so far, and finds reasons to refuse more
-// of it. Units without any difference are dropped.
-func (b *builder) examine(ctx context.Context, list []*candidate, delta *tree.Delta) ([]*candidate, error) {
-	stop := b.report.time("compile")
-	if err := b.compile(ctx, list); err != nil {
-		return nil, err
-	}
-	stop()
-	if err := ctx.Err(); err != nil {
-		return nil, err
-	}
-
-	stop = b.report.time("diff")
-	changed := make(map[string]bool)
-	for _, f := range delta.Files {
-		if strings.HasSuffix(f.Path, ".h") {
-			changed[f.Path] = true
-		}
-	}
-	var running *layout.Types
-	kept := list[:0]
-	for i, c := range list {
-		b.report.event("diff", c.object, int64(i), int64(len(list)))
-		if c.preObject == nil || c.postObject == nil {
-			kept = append(kept, c)
-			continue
-		}
-		c.headers(changed)
-		differs, err := c.compare()
-		if err != nil {
-			return nil, err
-		}
-		if !differs {
-			continue
-		}
-		kept = append(kept, c)
-		if running == nil {
-			if err := b.openImages(); err != nil {
-				return nil, err
-			}
-			if btf := b.images.from.BTF(); btf != nil {
-				if running, err = layout.FromBTF(btf); err != nil {
-					return nil, fmt.Errorf("reading the types of %s: %w", b.from.Release, err)
-				}
-			}
-		}
-		if err := c.layouts(running); err != nil {
-			return nil, err
-		}
-	}
-	stop()
-
-	stop = b.report.time("match")
-	for i, c := range kept {
-		if err := ctx.Err(); err != nil {
-			return nil, err
-		}
-		b.report.event("match", c.object, int64(i), int64(len(kept)))
-		if len(c.reasons) > 0 {
-			continue
-		}
-		if err := c.matchPre(b.images.from); err != nil {
-			return nil, err
-		}
-		if b.images.to != nil {
-			if err := c.matchPost(b.images.to); err != nil {
-				return nil, err
-			}
-		}
-	}
-	stop()
-	return kept, nil
-}
-
-// compile compiles both sides of each unit at once. The new side uses the running
-// kernel's configuration and generated headers.
-func (b *builder) compile(ctx context.Context, list []*candidate) error {
-	var pre, post []kbuild.Unit
-	for _, c := range list {
-		if len(c.reasons) == 0 {
-			pre = append(pre, *c.pair.pre)
-			post = append(post, *c.pair.post)
-		}
-	}
-	if len(pre) == 0 {
-		return nil
-	}
-	jobs := b.Jobs
-	if jobs <= 0 {
-		jobs = runtime.NumCPU()
-	}
-	output := *b.output
-	output.Source = b.to.tree
-	objects := b.store.path("objects", "")
-	sides := [2]*compile.Compiler{
-		{Output: b.output, Cache: objects, Jobs: max(1, jobs/2)},
-		{Output: &output, Cache: objects, Jobs: max(1, jobs/2)},
-	}
-	units := [2][]kbuild.Unit{pre, moved(post, b.from.tree, b.to.tree)}
-	var results [2][]compile.Object
-	var failed [2]map[string]*compile.Error
-	progress := make(chan string)
-	counted := make(chan struct{})
-	go func() {
-		defer close(counted)
-		n, total := int64(0), int64(len(pre)+len(post))
-		b.report.event("compile", "", 0, total)
-		for name := range progress {
-			n++
-			b.report.event("compile", name, n, total)
-		}
-	}()
-	var g errgroup.Group
-	for i := range sides {
-		g.Go(func() error {
-			var err error
-			results[i], err = sides[i].Units(ctx, units[i], func(u kbuild.Unit) { progress <- u.Object })
-			if ctxErr := ctx.Err(); ctxErr != nil {
-				return ctxErr
-			}
-			failed[i], err = failures(err)
-			return err
-		})
-	}
-	err := g.Wait()
-	close(progress)
-	<-counted
-	if err != nil {
-		return err
-	}
-	byObject := [2]map[string]*compile.Object{{}, {}}
-	for i := range results {
-		for j, o := range results[i] {
-			byObject[i][o.Unit.Object] = &results[i][j]
-		}
-	}
-	for _, c := range list {
-		if len(c.reasons) > 0 {
-			continue
-		}
-		for i, side := range []string{"the running kernel's source", "the new source with the running kernel's configuration"} {
-			if e := failed[i][c.object]; e != nil {
-				c.refuse("compile", c.object, side+": "+e.Error())
-			}
-		}
-		c.preObject, c.postObject = byObject[0][c.object], byObject[1][c.object]
-	}
-	return nil
-}
-
-func (b *builder) openImages() error {
-	if b.images.from != nil {
-		return nil
-	}
-	var g errgroup.Group
-	g.Go(func() (err error) {
-		b.images.from, err = b.store.image(b.from)
-		return err
-	})
-	if b.to.imageID != "" {
-		g.Go(func() (err error) {
-			b.images.to, err = b.store.image(b.to)
-			return err
-		})
-	}
-	return g.Wait()
-}
-
-// finish groups the units and writes the module of what goes live.
-func (b *builder) finish(ctx context.Context, res *Result, list []*candidate, vermagic string) (*Result, error) {
-	stop := b.report.time("module")
-	b.report.event("module", "", 0, 0)
-	groups := makeGroups(list)
-	var name string
-	var data livepatch.Module
-	if slices.ContainsFunc(groups, (*group).live) {
-		if err := b.openImages(); err != nil {
-			return nil, err
-		}
-		var err error
-		name, data, err = module(groups, b.images.from, vermagic, b.identity(b.from, b.images.from), b.identity(b.to, b.images.to))
-		if err != nil {
-			return nil, err
-		}
-	}
-	var reports []splicefile.Group
-	for _, g := range groups {
-		reports = append(reports, g.report())
-	}
-	res.Groups = append(reports, res.Groups...)
-	if data.Data != nil {
-		cc := &compile.Compiler{Output: b.output}
-		version, err := cc.Version(ctx)
-		if err != nil {
-			return nil, err
-		}
-		f := &splicefile.File{
-			Manifest: splicefile.Manifest{
-				Format: splicefile.Format, Compiler: version,
-				From: b.identity(b.from, b.images.from), To: b.identity(b.to, b.images.to),
-				Modules: []splicefile.Module{{Name: name, File: name + ".ko", Pinned: data.Pinned}},
-				Targets: []splicefile.Target{{Name: kbuild.Vmlinux, BuildID: b.images.from.BuildID}},
-				Groups:  res.Groups, Files: res.Files, Hunks: res.Hunks,
-			},
-			Payload: map[string][]byte{name: data.Data},
-		}
-		if err := fill(&f.Manifest, groups, b.images.from); err != nil {
-			return nil, err
-		}
-		if err := f.Manifest.Seal(f.Payload); err != nil {
-			return nil, err
-		}
-		res.File = f
-	}
-	stop()
-	res.Stages = b.report.timings
-	return res, nil
-}
-
-func (b *builder) identity(sd *side, img *kimage.Image) splicefile.Kernel {
-	k := sd.Kernel.Kernel
-	if img != nil {
-		k.BuildID = img.BuildID
-	}
-	return k
 }
