@@ -37,7 +37,7 @@ func (d *differ) replaceCallers(r *Result, v *verdicts) {
 			continue
 		}
 		for pre, callee := range w.callers {
-			post := d.back[pre]
+			post := d.post.canonical(d.back[pre])
 			v.changed[post] = d.change(pre, post, "calls "+callee.Name+", which cannot be redirected")
 		}
 	}
@@ -109,6 +109,9 @@ func (w *wayOut) follow(f *object.Symbol) string {
 			return u.code.Name + " uses its address"
 		}
 		post := w.d.back[u.code]
+		if post != nil {
+			post = w.d.post.canonical(post)
+		}
 		if w.callers[u.code] != nil {
 			continue
 		}

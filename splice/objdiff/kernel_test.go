@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -52,8 +53,15 @@ module_init(start);
 //B
 `
 
+// paddedFlags and paddedObjtool are what kernels with CONFIG_CALL_PADDING and
+// CONFIG_X86_KERNEL_IBT have beside.
+var (
+	paddedFlags   = strings.Fields("-fcf-protection=branch -fpatchable-function-entry=16,16")
+	paddedObjtool = strings.Fields("--hacks=skylake --ibt --prefix=16 --link --module")
+)
+
 // kernelUnit compiles a unit as the kernel would and passes it through objtool.
-func kernelUnit(t *testing.T, k lab.Kernel, src string) *object.Object {
+func kernelUnit(t *testing.T, k lab.Kernel, src string, padded bool) *object.Object {
 	t.Helper()
 	dir := t.TempDir()
 	in, out := filepath.Join(dir, "unit.c"), filepath.Join(dir, "unit.o")
@@ -65,6 +73,10 @@ func kernelUnit(t *testing.T, k lab.Kernel, src string) *object.Object {
 	args = append(args, strings.Fields(`-mno-mmx -mno-sse2 -mno-3dnow -mno-avx -mno-80387 -mskip-rax-setup -fno-asynchronous-unwind-tables
 		-mindirect-branch=thunk-extern -mindirect-branch-register -mindirect-branch-cs-prefix -mfunction-return=thunk-extern -mharden-sls=all
 		-fno-delete-null-pointer-checks -fno-allow-store-data-races -fno-strict-overflow -fconserve-stack`)...)
+	objtoolArgs := strings.Fields("--hacks=jump_label --hacks=noinstr --orc --retpoline --rethunk --sls --static-call --uaccess")
+	if padded {
+		args, objtoolArgs = append(args, paddedFlags...), append(objtoolArgs, paddedObjtool...)
+	}
 	for _, d := range [][2]string{
 		{"arch/x86/include", "arch/x86/include/generated"},
 		{"include", "include"},
@@ -79,8 +91,8 @@ func kernelUnit(t *testing.T, k lab.Kernel, src string) *object.Object {
 	if msg, err := exec.Command("gcc", append(args, "-c", "-o", out, in)...).CombinedOutput(); err != nil {
 		t.Fatalf("gcc: %v\n%s", err, msg)
 	}
-	objtool := exec.Command(filepath.Join(k.KbuildDir, "tools/objtool/objtool"),
-		"--hacks=jump_label", "--hacks=noinstr", "--orc", "--retpoline", "--rethunk", "--sls", "--static-call", "--uaccess", out)
+	objtool := exec.Command(filepath.Join(k.KbuildDir, "tools/objtool/objtool"), append(objtoolArgs, out)...)
+	objtool.Env = append(os.Environ(), "SRCARCH=x86")
 	if msg, err := objtool.CombinedOutput(); err != nil {
 		t.Fatalf("objtool: %v\n%s", err, msg)
 	}
@@ -93,7 +105,7 @@ func kernelUnit(t *testing.T, k lab.Kernel, src string) *object.Object {
 
 func TestKernelUnit(t *testing.T) {
 	k := lab.NeedNewest(t, lab.Headers)
-	pre := kernelUnit(t, k, unit)
+	pre := kernelUnit(t, k, unit, false)
 	for _, table := range []string{"__jump_table", ".static_call_sites", ".altinstructions", "__ex_table", ".smp_locks", "__bug_table", ".return_sites", "__mcount_loc"} {
 		if s := pre.Section(table); s == nil || s.Size == 0 {
 			t.Errorf("the unit has no %s", table)
@@ -130,7 +142,7 @@ func TestKernelUnit(t *testing.T) {
 			if tt.name == "other key" {
 				src = strings.Replace(src, "//A", "extern struct static_key_false other;", 1)
 			}
-			r, err := compareParts(pre, kernelUnit(t, k, src), nil)
+			r, err := compareParts(pre, kernelUnit(t, k, src, false), nil)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -153,6 +165,50 @@ func TestKernelUnit(t *testing.T) {
 					t.Logf("%s %s: %s", c.Kind, c.Name, c.Why)
 				}
 				t.Log(r.Refusals)
+			}
+		})
+	}
+}
+
+// TestPaddedKernelUnit has what kernels since 6.2 put in front of functions and
+// lists about them.
+func TestPaddedKernelUnit(t *testing.T) {
+	k := lab.NeedBackport(t, "cloud-amd64", lab.Headers)
+	pre := kernelUnit(t, k, unit, true)
+	if len(pre.Lookup("__pfx_keyed")) != 1 || pre.Section("__patchable_function_entries") == nil || pre.Section(".ibt_endbr_seal") == nil {
+		t.Fatal("the unit is not padded")
+	}
+	for _, tt := range []struct {
+		name, old, now string
+		want           summary
+		taken          string
+	}{
+		{"nothing", "", "", summary{Outcome: Unchanged}, ""},
+		{"lines", "//A", "//A\n\n\n", summary{Outcome: Unchanged}, ""},
+		{"new function", "//B", "int fresh(int x) { WARN_ON_ONCE(x > 7); return outside(x) + 3; }", summary{Outcome: Changed, Functions: []string{"new fresh"}}, "__pfx_fresh"},
+		{"changed function", "return x + 5", "return x + 6", summary{Outcome: Changed, Functions: []string{"changed keyed"}}, "__pfx_keyed"},
+		{"without fentry", "int outside(int x);", "int outside(int x); static noinline notrace int plain(int x) { return outside(x) + 1; } int caller(int x) { return plain(x) + 1; }",
+			summary{Outcome: Changed, Functions: []string{"new caller", "new plain"}}, "__pfx_plain"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			r, err := compareParts(pre, kernelUnit(t, k, strings.Replace(unit, tt.old, tt.now, 1), true), nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(tt.want, summarise(r)); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+				for _, c := range append(append(r.Functions, r.Data...), r.Boot...) {
+					t.Logf("%s %s: %s", c.Kind, c.Name, c.Why)
+				}
+			}
+			if tt.taken != "" && !slices.Contains(r.Taken, tt.taken) {
+				t.Errorf("%s is not taken: %v", tt.taken, r.Taken)
+			}
+			for _, c := range r.Functions {
+				if c.Name == "plain" && c.Fentry {
+					t.Error("a notrace function counts as traceable")
+				}
 			}
 		})
 	}
