@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package reach
+
+// pastes returns the rows of operands that a macro joins with ##. toks begin with
+// the macro's name. Parameters are 0.
+func (b *builder) pastes(toks []token) [][]piece {
+	var params map[string]bool
+	body := 1
+	// A macro with parameters has the parenthesis right after its name; white
+	// space is not kept, so that one without them can be taken for one. Then some
+	// literal operand counts as any name.
+	if len(toks) > 1 && toks[1].is("(") {
+		params = make(map[string]bool)
+		for body = 2; body < len(toks) && !toks[body].is(")"); body++ {
+			params[toks[body].text] = true
+		}
+		params["__VA_ARGS__"] = true
+		body++
+	}
+	var rows [][]piece
+	operand := func(t token) (piece, bool) {
+		switch {
+		case t.kind != tokIdent && t.kind != tokNumber:
+			return 0, false
+		case params[t.text]:
+			return 0, true
+		}
+		return piece(b.names.id(t.text)), true
+	}
+	for i := body; i < len(toks); i++ {
+		if !toks[i].is("##") || i == body || i+1 == len(toks) {
+			continue
+		}
+		first, ok := operand(toks[i-1])
+		if !ok {
+			continue
+		}
+		row := []piece{first}
+		for ; i+1 < len(toks) && toks[i].is("##"); i += 2 {
+			p, ok := operand(toks[i+1])
+			if !ok {
+				break
+			}
+			row = append(row, p)
+		}
+		if len(row) > 1 {
+			rows = append(rows, row)
+		}
+	}
+	return rows
+}
