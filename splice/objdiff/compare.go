@@ -97,6 +97,12 @@ func compareParts(pre, post *object.Object, types map[string]Struct) (*Result, e
 	d.checkRanges(r)
 	r.Taken = d.taken(r)
 	r.settle()
+	r.fentry = map[*object.Symbol]bool{}
+	for _, a := range pre.Symbols {
+		if d.pre.fentry[d.pre.canonical(a)] {
+			r.fentry[a] = true // of aliases too
+		}
+	}
 	for _, b := range post.Symbols {
 		if b.Section == nil && b.Special == elf.SHN_UNDEF && d.twin[b] == nil {
 			r.unknown = append(r.unknown, b)

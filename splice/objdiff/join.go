@@ -165,10 +165,7 @@ func (j *joiner) joinWeak() {
 			case !ok || w.unit == i:
 			case c.Kind == KindNew && c.Post.Bind == elf.STB_GLOBAL:
 				n := Change{Name: c.Name, Kind: KindChanged, Pre: w.pre, Post: c.Post, Why: "takes the place of a weak function of another unit",
-					Section: c.Section, Fentry: true, Moved: true}
-				if old := j.results[w.unit]; old.pre != nil {
-					n.Fentry = old.pre.fentry[old.pre.canonical(w.pre)]
-				}
+					Section: c.Section, Fentry: j.results[w.unit].fentry[w.pre], Moved: true}
 				j.replace(located{i, c}, n)
 				if !n.Fentry {
 					j.refuse(i, c, "no fentry: the changed function cannot be redirected: "+c.Name+": a weak function of another unit")

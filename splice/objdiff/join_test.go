@@ -106,6 +106,11 @@ func TestJoin(t *testing.T) {
 			want: []summary{changed("i"), changed("f")}, moved: "f",
 		},
 		{
+			name: "new function in the place of a weak one without fentry", units: [][2]string{
+				{`__attribute__((weak)) notrace ` + mover + `int i(void) { return 1; }`, `__attribute__((weak)) notrace ` + mover + `int i(void) { return 2; }`}, {``, moverLater}},
+			want: []summary{changed("i"), {Outcome: Refused, Functions: []string{"changed f"}, Refusals: []string{"no fentry f.text.f"}}}, moved: "f",
+		},
+		{
 			name: "weak function in the place of one that is gone", units: [][2]string{{`__attribute__((weak)) ` + mover, `__attribute__((weak)) ` + mover}, {moverLater, ``}},
 			want: []summary{{Outcome: Unchanged}, {Outcome: Refused, Functions: []string{"removed f"}, Refusals: []string{"weak f.text.f"}}},
 		},

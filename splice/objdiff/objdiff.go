@@ -109,8 +109,9 @@ type Result struct {
 	Twin map[*object.Symbol]*object.Symbol `json:"-"`
 
 	// for Join
-	pre, post *side            // nil if nothing is new or removed
-	unknown   []*object.Symbol // of post, not defined in it and without a twin
+	pre, post *side                   // nil if nothing is new or removed
+	unknown   []*object.Symbol        // of post, not defined in it and without a twin
+	fentry    map[*object.Symbol]bool // functions of pre that ftrace can redirect
 }
 
 // Struct is what has to be known of a type of the kernel.
