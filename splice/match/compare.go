@@ -5,6 +5,7 @@ package match
 import (
 	"bytes"
 	"debug/elf"
+	"slices"
 
 	"github.com/upsplice/upsplice/splice/insn"
 	"github.com/upsplice/upsplice/splice/object"
@@ -21,6 +22,7 @@ type difference struct {
 	off        int64
 	want, have []byte
 	reason     string
+	short      bool // the image has a short jump there, see relax
 }
 
 // shown is how many bytes of a difference are kept.
@@ -29,6 +31,13 @@ const shown = 16
 // tryAt compares the function with the image at addr.
 func (m *matcher) tryAt(fn *object.Symbol, addr uint64) (place, *difference) {
 	have := m.img.At(addr, int(fn.Size))
+	if known := m.relaxed[fn.Section]; known != nil {
+		expanded, s, ok := m.expand(fn, addr)
+		if !ok || !slices.Equal(s, known) {
+			return place{}, &difference{off: 0, reason: "it has other short jumps than another candidate"}
+		}
+		have = expanded
+	}
 	if have == nil {
 		return place{}, &difference{off: 0, reason: "the image has no bytes there"}
 	}
@@ -70,18 +79,21 @@ func (m *matcher) compare(sec *object.Section, start uint64, want, have []byte, 
 			return nil, &difference{off: int64(off), reason: "relocations overlap or leave the symbol"}
 		}
 		if d := differ(want, have, pos, off); d != nil {
-			d.explainShortJump(sec, start, want, have)
+			d.explainShortJump(sec, start, want)
 			return nil, d
 		}
 		pos = off + width
 		got, err := refOf(sec, start, r, have[off:pos], addr+off)
+		if err == nil {
+			got, err = m.within(got, sec, start, r)
+		}
 		if err != nil {
 			return nil, &difference{off: int64(off), reason: err.Error()}
 		}
 		refs = append(refs, got)
 	}
 	if d := differ(want, have, pos, uint64(len(want))); d != nil {
-		d.explainShortJump(sec, start, want, have)
+		d.explainShortJump(sec, start, want)
 		return nil, d
 	}
 	return refs, nil
@@ -95,19 +107,13 @@ func differ(want, have []byte, from, to uint64) *difference {
 		from++
 	}
 	end := min(from+shown, uint64(len(want)))
-	return &difference{int64(from), want[from:end], have[from:end], "the bytes differ"}
+	return &difference{off: int64(from), want: want[from:end], have: have[from:end], reason: "the bytes differ"}
 }
 
-// explainShortJump recognises what -ffunction-sections costs: the assembler makes a
-// jmp to another function of the same section short when it is near, but the object
-// has each function in a section of its own. Everything behind the jmp moves then,
-// so the function is refused, with this reason.
-func (d *difference) explainShortJump(sec *object.Section, start uint64, want, have []byte) {
-	if d.have[0] != 0xeb && (d.have[0] < 0x70 || d.have[0] > 0x7f) {
-		return
-	}
-	in, err := insn.Decode(want[d.off:])
-	if err == nil && in.Relative && in.FieldLen == 4 && len(sec.RelocsIn(start+uint64(d.off), start+uint64(d.off)+uint64(in.Len))) == 1 {
+// explainShortJump recognises what -ffunction-sections costs, see relax.
+func (d *difference) explainShortJump(sec *object.Section, start uint64, want []byte) {
+	if d.shortJump(sec, start, want) {
+		d.short = true
 		d.reason = "the image has a short jump to a neighbouring function where the object has a long one"
 	}
 }
@@ -118,7 +124,7 @@ const paddingSeen = 64
 // endsAt checks that the image's function ends where the object's does: up to the
 // next symbol there is only padding.
 func (m *matcher) endsAt(fn *object.Symbol, addr uint64) *difference {
-	end := addr + fn.Size
+	end := addr + m.imageOffset(fn.Section, fn.Size)
 	next := m.img.SymbolAfter(end - 1)
 	n := paddingSeen
 	if next != 0 && next-end < paddingSeen {
@@ -134,7 +140,7 @@ func (m *matcher) endsAt(fn *object.Symbol, addr uint64) *difference {
 			return nil
 		}
 		if k == 0 {
-			return &difference{int64(fn.Size), nil, gap[:min(len(gap), shown)], "the image's function goes on where the object's ends"}
+			return &difference{off: int64(fn.Size), have: gap[:min(len(gap), shown)], reason: "the image's function goes on where the object's ends"}
 		}
 		pos += k
 	}

@@ -161,7 +161,7 @@ func reproduces(t *testing.T, name string, o *object.Object, im *kimage.Image) {
 		relocs += f.Relocs
 	}
 	for _, f := range rep.Failed {
-		if strings.Contains(f.Reason, "it is weak") || strings.Contains(f.Reason, "short jump") {
+		if strings.Contains(f.Reason, "it is weak") {
 			excused++
 			continue
 		}

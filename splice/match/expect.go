@@ -12,7 +12,7 @@ import (
 func expect(img *kimage.Image, found []Found) []Expectation {
 	var out []Expectation
 	for _, f := range found {
-		size := int(f.Symbol.Size)
+		size := int(f.Size)
 		if img.IsModule() {
 			// what cannot be described has not been found
 			if e, err := expectModule(img, f); err == nil {

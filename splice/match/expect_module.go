@@ -24,7 +24,7 @@ const (
 // expectModule describes a function of a module. The error says what of it has no
 // name by which the running kernel's loader or kallsyms would know it.
 func expectModule(img *kimage.Image, f Found) (Expectation, error) {
-	size := int(f.Symbol.Size)
+	size := int(f.Size)
 	sec, ok := img.SectionAt(f.Addr)
 	code := img.At(f.Addr, size)
 	if !ok || code == nil {

@@ -187,7 +187,7 @@ func (m *matcher) symbolsOf(t thing) map[*object.Symbol]uint64 {
 		case merge:
 			out[s] = 0
 		default:
-			out[s] = s.Value
+			out[s] = m.imageOffset(t.sec, s.Value)
 		}
 	}
 	return out

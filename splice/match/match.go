@@ -19,6 +19,7 @@ import (
 type Found struct {
 	Symbol *object.Symbol
 	Addr   uint64 // link address
+	Size   uint64 // in the image, which may have shorter jumps than the object
 	Name   string // its name in kallsyms
 	Sympos int    // 1-based among equals; see Image.Sympos
 	Unique bool   // no other kallsyms entry has the name

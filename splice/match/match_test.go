@@ -35,7 +35,7 @@ func TestFindsWhatIsThere(t *testing.T) {
 	relocs := 0
 	for i, fn := range fns {
 		f := rep.Found[fn]
-		want := Found{Symbol: fn, Addr: syms[i].Addr, Name: fn.Name, Sympos: 1, Unique: true, Relocs: len(fn.Relocs())}
+		want := Found{Symbol: fn, Addr: syms[i].Addr, Size: fn.Size, Name: fn.Name, Sympos: 1, Unique: true, Relocs: len(fn.Relocs())}
 		if f != want {
 			t.Errorf("found %+v, want %+v", f, want)
 		}

@@ -87,7 +87,7 @@ func (m *matcher) compareSites(fn *object.Symbol, addr uint64) ([]ref, *differen
 		off  uint64
 	}
 	image := map[site]kimage.Site{}
-	for _, s := range m.img.SitesIn(addr, int(fn.Size)) {
+	for _, s := range m.img.SitesIn(addr, int(m.imageOffset(fn.Section, fn.Size))) {
 		image[site{s.Kind, s.Addr - addr}] = s
 	}
 	var refs []ref
@@ -97,11 +97,14 @@ func (m *matcher) compareSites(fn *object.Symbol, addr uint64) ([]ref, *differen
 			continue
 		}
 		off := e.off - fn.Value
+		if m.relaxed[fn.Section] != nil {
+			off = m.imageOffset(fn.Section, off)
+		}
 		s, ok := image[site{e.kind, off}]
 		if !ok {
 			// That nothing points to a function is known only where all objects come
 			// together, and the image leaves out calls of __fentry__.
-			if e.kind == kimage.SiteEndbr || e.kind == kimage.SiteCall && m.callsFentry(fn, off) {
+			if e.kind == kimage.SiteEndbr || e.kind == kimage.SiteCall && callsFentry(fn.Section, e.off) {
 				continue
 			}
 			if e.kind == kimage.SiteAlternative && m.insideAlternative(addr+off, addr) {
@@ -110,7 +113,7 @@ func (m *matcher) compareSites(fn *object.Symbol, addr uint64) ([]ref, *differen
 			return nil, &difference{off: int64(off), reason: fmt.Sprintf("the object has a %s site there, the image has none", e.kind)}
 		}
 		seen[site{e.kind, off}] = true
-		refs = append(refs, e.refs(s)...)
+		refs = append(refs, m.entryRefs(e, s)...)
 	}
 	for s := range image {
 		if !seen[s] {
@@ -120,9 +123,9 @@ func (m *matcher) compareSites(fn *object.Symbol, addr uint64) ([]ref, *differen
 	return refs, nil
 }
 
-// callsFentry says whether the call at an offset of a function is one of __fentry__.
-func (m *matcher) callsFentry(fn *object.Symbol, off uint64) bool {
-	for _, r := range fn.Section.RelocsIn(fn.Value+off, fn.Value+off+5) {
+// callsFentry says whether the call at an offset of a section is one of __fentry__.
+func callsFentry(sec *object.Section, off uint64) bool {
+	for _, r := range sec.RelocsIn(off, off+5) {
 		if r.Symbol.Name == "__fentry__" {
 			return true
 		}
@@ -141,9 +144,9 @@ func (m *matcher) insideAlternative(at, start uint64) bool {
 	return false
 }
 
-// refs returns what the image's entry implies for the object's: where a jump label
+// entryRefs returns what the image's entry implies for the object's: where a jump label
 // leads, which may be the cold part of the function, and where the key is.
-func (e entry) refs(s kimage.Site) []ref {
+func (m *matcher) entryRefs(e entry, s kimage.Site) []ref {
 	const flags = 3 // in the lowest bits of a key's address
 	key := s.Target
 	var out []ref
@@ -151,7 +154,8 @@ func (e entry) refs(s kimage.Site) []ref {
 		key = s.Key
 		t, off := thingOf(e.target.Symbol)
 		// the field counts from its own place, so there is no more to the addend
-		out = append(out, ref{t, s.Target - uint64(e.target.Addend) - off})
+		to := off + uint64(e.target.Addend)
+		out = append(out, ref{t, s.Target - m.imageOffset(t.sec, to)})
 	}
 	if e.key != nil {
 		t, off := thingOf(e.key.Symbol)

@@ -23,6 +23,7 @@ type matcher struct {
 	byStem    map[string][]kimage.Symbol // symbols with a compiler's number in their name
 	weak      []*object.Symbol           // weak functions of the object that another one overrides
 	funcs     []*function
+	relaxed   map[*object.Section]shrinks // functions with shorter jumps in the image
 }
 
 // function is one function of the object with the places that it may be at.
@@ -48,7 +49,6 @@ func functions(o *object.Object, img *kimage.Image, want []*object.Symbol) (*Rep
 		img:       img,
 		index:     object.NewIndex(o),
 		bySection: map[*object.Section][]*object.Symbol{},
-		checked:   map[ref]verdict{},
 	}
 	for _, s := range o.Symbols {
 		if s.Section != nil {
@@ -63,13 +63,22 @@ func functions(o *object.Object, img *kimage.Image, want []*object.Symbol) (*Rep
 			m.weak = append(m.weak, s)
 		}
 	}
+	m.tryAll(o)
+	if m.relax() {
+		m.tryAll(o)
+	}
+	m.settle()
+	return m.report(want), nil
+}
+
+// tryAll looks for the candidates of every function.
+func (m *matcher) tryAll(o *object.Object) {
+	m.funcs, m.checked = nil, map[ref]verdict{}
 	for _, s := range o.Functions() {
 		if s.Section.Flags&elf.SHF_EXECINSTR != 0 {
 			m.funcs = append(m.funcs, m.candidates(s))
 		}
 	}
-	m.settle()
-	return m.report(want), nil
 }
 
 // candidates tries every place that has the function's name.
@@ -276,7 +285,10 @@ func (m *matcher) report(want []*object.Symbol) *Report {
 
 func (m *matcher) found(f *function) Found {
 	addr := f.places[0].addr
-	out := Found{Symbol: f.sym, Addr: addr, Relocs: len(f.sym.Relocs())}
+	out := Found{Symbol: f.sym, Addr: addr, Size: f.sym.Size, Relocs: len(f.sym.Relocs())}
+	if s := m.relaxed[f.sym.Section]; s != nil {
+		out.Size = s.image(out.Size)
+	}
 	for _, s := range m.img.SymbolAt(addr) {
 		if s.Name == f.sym.Name || out.Name == "" && sameName(s.Name, f.sym.Name) {
 			out.Name = s.Name
