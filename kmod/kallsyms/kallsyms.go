@@ -181,3 +181,17 @@ func Shown(r io.Reader) error {
 	}
 	return &RestrictedError{}
 }
+
+// Module returns the symbols of a loaded module in the order of the file, in which
+// livepatch counts them. The caller must not change them.
+func (t *Table) Module(name string) []Symbol {
+	i := 0
+	for i < len(t.syms) && t.syms[i].Module != name {
+		i++
+	}
+	j := i
+	for j < len(t.syms) && t.syms[j].Module == name {
+		j++
+	}
+	return t.syms[i:j:j]
+}

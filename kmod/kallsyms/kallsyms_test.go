@@ -104,3 +104,16 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+func TestModule(t *testing.T) {
+	tab, err := Parse(strings.NewReader("ffffffff81000000 T a\nffffffffc0000010 t b\t[one]\nffffffffc0000000 t a\t[one]\nffffffffc1000000 t c\t[two]\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if m := tab.Module("one"); len(m) != 2 || m[0].Name != "b" || m[1].Addr != 0xffffffffc0000000 {
+		t.Errorf("module one has %+v", m)
+	}
+	if m := tab.Module("three"); len(m) != 0 {
+		t.Errorf("module three has %+v", m)
+	}
+}

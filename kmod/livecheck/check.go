@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 
 	"github.com/upsplice/upsplice/kmod/kallsyms"
 )
@@ -20,7 +21,7 @@ const slideAlign = 2 << 20
 const maxFunction = 16 << 20
 
 func newKernel(syms *kallsyms.Table, memory io.ReaderAt, exp []Expectation) (Kernel, error) {
-	k := Kernel{Text: memory, Symbols: syms.Kernel}
+	k := Kernel{Text: memory, Symbols: syms.Kernel, InModule: syms.Lookup}
 	for name, to := range map[string]*uint64{"_stext": &k.TextStart, "_etext": &k.TextEnd} {
 		addrs := syms.Kernel(name)
 		if len(addrs) != 1 {
@@ -45,7 +46,7 @@ func newKernel(syms *kallsyms.Table, memory io.ReaderAt, exp []Expectation) (Ker
 
 // locate finds a function by its name and position.
 func (k Kernel) locate(e Expectation) (uint64, error) {
-	addrs := k.Symbols(e.Name)
+	addrs := k.symbols(e.Object, e.Name)
 	if e.Sympos < 1 || e.Sympos > len(addrs) {
 		return 0, &Mismatch{Function: e.Name, Offset: -1,
 			Reason: fmt.Sprintf("/proc/kallsyms has %d symbols of this name, and number %d is expected", len(addrs), e.Sympos)}
@@ -67,10 +68,14 @@ func checkOne(k Kernel, e Expectation) error {
 	if err != nil {
 		return err
 	}
-	if want := e.Addr + k.Slide; addr != want {
+	want, err := k.place(e)
+	if err != nil {
+		return err
+	}
+	if addr != want {
 		return &Mismatch{Function: e.Name, Offset: -1, Reason: fmt.Sprintf("it is at %#x, and %#x is expected", addr, want)}
 	}
-	f, err := newFunction(k, e)
+	f, err := newFunction(k, e, addr)
 	if err != nil {
 		return err
 	}
@@ -94,32 +99,46 @@ type function struct {
 	unread error   // why a word of memory could not be read
 }
 
-func newFunction(k Kernel, e Expectation) (*function, error) {
+func newFunction(k Kernel, e Expectation, addr uint64) (*function, error) {
 	bad := func(reason string) error {
 		return &Mismatch{Function: e.Name, Offset: -1, Reason: "the expectation is broken: " + reason}
 	}
 	if len(e.Bytes) == 0 || len(e.Bytes) > maxFunction {
 		return nil, bad(fmt.Sprintf("%d bytes", len(e.Bytes)))
 	}
-	f := &function{Kernel: k, name: e.Name, addr: e.Addr + k.Slide, want: bytes.Clone(e.Bytes)}
+	f := &function{Kernel: k, name: e.Name, addr: addr, want: bytes.Clone(e.Bytes)}
+	if e.Object != "" {
+		f.Slide = 0 // a module has no link addresses, and what Ref says is live
+	}
 	for _, fd := range e.Fields {
 		if fd.Off < 0 || fd.Len <= 0 || fd.Off > len(e.Bytes)-fd.Len {
 			return nil, bad(fmt.Sprintf("a field of %d bytes at %d", fd.Len, fd.Off))
 		}
+		part := f.want[fd.Off : fd.Off+fd.Len]
 		switch {
-		case k.move(f.want[fd.Off:fd.Off+fd.Len], fd.Kind):
-		case fd.Kind == KindAlternative:
-			alts, err := k.moveAlts(fd)
-			if err != nil {
+		case strings.HasPrefix(fd.Kind, "ref"):
+			if err := k.fill(part, addr+uint64(fd.Off), fd.Kind, fd.Ref); err != nil {
 				return nil, bad(err.Error())
 			}
-			fd.Alts = alts
-			f.fields = append(f.fields, fd)
-		case forms[fd.Kind] != nil:
-			f.fields = append(f.fields, fd)
-		default:
+			continue
+		case e.Object == "" && k.move(part, fd.Kind):
+			continue
+		case forms[fd.Kind] == nil && fd.Kind != KindAlternative:
 			return nil, bad(fmt.Sprintf("a field of kind %q and %d bytes", fd.Kind, fd.Len))
 		}
+		var err error
+		if fd.Kind == KindAlternative {
+			fd.Alts, err = k.moveAlts(e.Object != "", addr, fd)
+		} else if e.Object != "" {
+			fd.Target = 0
+			if fd.Ref != nil {
+				fd.Target, err = k.resolve(*fd.Ref)
+			}
+		}
+		if err != nil {
+			return nil, bad(err.Error())
+		}
+		f.fields = append(f.fields, fd)
 	}
 	slices.SortStableFunc(f.fields, func(a, b Field) int {
 		if a.Off != b.Off {
@@ -146,8 +165,9 @@ func (k Kernel) move(b []byte, kind string) bool {
 	return true
 }
 
-// moveAlts returns the contents of an alternative as they are in the running kernel.
-func (k Kernel) moveAlts(fd Field) ([][]byte, error) {
+// moveAlts returns the contents of an alternative as they are in the running kernel,
+// in a function at addr.
+func (k Kernel) moveAlts(module bool, addr uint64, fd Field) ([][]byte, error) {
 	if len(fd.AltFields) == 0 {
 		return fd.Alts, nil
 	}
@@ -157,12 +177,18 @@ func (k Kernel) moveAlts(fd Field) ([][]byte, error) {
 	}
 	for _, part := range fd.AltFields {
 		n := 4
-		if part.Kind == KindAbs64 {
+		if part.Kind == KindAbs64 || part.Kind == KindRef64 || part.Kind == KindRefPC64 {
 			n = 8
 		}
-		if part.Alt < 0 || part.Alt >= len(alts) || part.Off < 0 || part.Off > len(alts[part.Alt])-n ||
-			!k.move(alts[part.Alt][part.Off:part.Off+n], part.Kind) {
+		if part.Alt < 0 || part.Alt >= len(alts) || part.Off < 0 || part.Off > len(alts[part.Alt])-n {
 			return nil, fmt.Errorf("a part of kind %q at %d of content %d", part.Kind, part.Off, part.Alt)
+		}
+		b := alts[part.Alt][part.Off : part.Off+n]
+		if !module && k.move(b, part.Kind) {
+			continue
+		}
+		if err := k.fill(b, addr+uint64(fd.Off)+uint64(part.Off), part.Kind, part.Ref); err != nil {
+			return nil, err
 		}
 	}
 	return alts, nil
