@@ -18,9 +18,6 @@ import (
 	"github.com/upsplice/upsplice/hook/outcome"
 	"github.com/upsplice/upsplice/hook/progress"
 	"github.com/upsplice/upsplice/kmod/identity"
-	"github.com/upsplice/upsplice/kmod/kallsyms"
-	"github.com/upsplice/upsplice/kmod/kcore"
-	"github.com/upsplice/upsplice/kmod/livecheck"
 	"github.com/upsplice/upsplice/kmod/livepatch"
 	"github.com/upsplice/upsplice/kmod/modsign"
 	"github.com/upsplice/upsplice/kmod/probe"
@@ -121,45 +118,11 @@ func (k *Kernel) Check(f *splicefile.File) error {
 				fmt.Errorf("%s, which is not ours, is in force and would be replaced", o.Name))
 		}
 	}
-	return k.memory(m)
-}
-
-// memory is the run-pre check against live memory. A kernel that hides its memory
-// (lockdown) is identified by its build id alone.
-func (k *Kernel) memory(m splicefile.Manifest) error {
-	if len(m.Expect) == 0 {
-		return &outcome.Error{Outcome: outcome.Refused, Check: "live memory", What: "checking live memory",
-			Err: errors.New("the splice does not say what to expect"), Remedy: "build the splice again"}
+	if err := k.targets(m); err != nil {
+		return refuse("build id", "comparing the splice with the modules that are loaded", err)
 	}
-	core, err := kcore.Open(k.Root)
-	var denied *kcore.AccessError
-	if errors.As(err, &denied) || errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return &outcome.Error{Outcome: outcome.Refused, Check: "live memory", What: "opening /proc/kcore", Err: err}
-	}
-	defer core.Close()
-	table, err := kallsyms.Open(k.Root)
-	if err != nil {
-		return &outcome.Error{Outcome: outcome.Refused, Check: "live memory", What: "reading /proc/kallsyms", Err: err}
-	}
-	exp := make([]livecheck.Expectation, len(m.Expect))
-	for i, e := range m.Expect {
-		exp[i] = livecheck.Expectation{Name: e.Name, Sympos: e.Sympos, Addr: e.Addr, Bytes: e.Bytes}
-		for _, f := range e.Fields {
-			exp[i].Fields = append(exp[i].Fields, livecheck.Field{Off: f.Off, Len: f.Len, Kind: f.Kind, Target: f.Target, Alts: f.Alts})
-		}
-	}
-	kernel, err := livecheck.NewKernel(table, core, exp)
-	if err == nil && kernel.TextStart-m.Text != kernel.Slide {
-		err = fmt.Errorf("the text has moved by %#x, the functions by %#x", kernel.TextStart-m.Text, kernel.Slide)
-	}
-	if err != nil {
-		return &outcome.Error{Outcome: outcome.Refused, Check: "live memory", What: "finding the splice's functions in memory", Err: err}
-	}
-	if err := livecheck.Check(kernel, exp); err != nil {
-		return &outcome.Error{Outcome: outcome.Refused, Check: "live memory", What: "comparing live memory with the shipped image", Err: err}
+	if err := k.memory(m); err != nil {
+		return refuse("live memory", "comparing live memory with the shipped image", err)
 	}
 	return nil
 }
