@@ -162,3 +162,24 @@ func TestModulesRefused(t *testing.T) {
 		t.Error("a path is taken for a module")
 	}
 }
+
+// FuzzCheckModules: whatever an expectation says, only its fields may differ.
+func FuzzCheckModules(f *testing.F) {
+	f.Add([]byte{0xe8, 1, 2, 3, 4}, []byte{0xe8, 0, 0, 0, 0}, 1, 4, KindRefPC32, "__fentry__", "", 0, uint64(0), int64(-4))
+	f.Add([]byte{0x48, 0xb8, 1, 2, 3, 4, 5, 6, 7, 8}, make([]byte, 10), 2, 8, KindRef64, "", ".data", 0, uint64(8), int64(0))
+	f.Add([]byte{0x90, 0x90, 0x90, 0x90, 0x90}, make([]byte, 5), 0, 5, KindJumpLabel, "f", "", 2, uint64(0), int64(1))
+	f.Fuzz(func(t *testing.T, orig, have []byte, off, n int, kind, symbol, section string, sympos int, offset uint64, addend int64) {
+		ref := &Ref{Object: "toy", Symbol: symbol, Section: section, Sympos: sympos, Offset: offset, Addend: addend}
+		if section == "" {
+			ref.Object = vmlinux
+		}
+		field := Field{Off: off, Len: n, Kind: kind, Ref: ref, Alts: [][]byte{orig}, AltFields: []AltField{{Off: off, Kind: KindRef32, Ref: ref}}}
+		e := Expectation{Object: "toy", Section: ".text", Name: "toy_fn", Sympos: 1, Addr: 0x40, Bytes: orig, Fields: []Field{field}}
+		_, err := CheckModules(toyKernel(have), sysfs(nil), []Module{{Name: "toy", BuildID: "01020304", Expect: []Expectation{e}}})
+		for i := range orig {
+			if err == nil && i < len(have) && orig[i] != have[i] && (i < off || i >= off+n) {
+				t.Fatalf("byte %d differs outside of the field and was accepted", i)
+			}
+		}
+	})
+}
