@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Bench measures, for the newest adjacent pair of kernels with a small
-// difference: the time from both source archives on disk to a finished splice,
-// cold and with the pre side prepared; peak memory; the size of the cache.
+// difference, how a splice is made: from both source archives on disk, and from one
+// of them and a patch, cold and with the pre side prepared. Wall clock, processor
+// time and peak memory in each stage; the size of the cache.
 package main
 
 import (
@@ -24,6 +25,7 @@ import (
 	"github.com/upsplice/upsplice/hook/rig"
 	"github.com/upsplice/upsplice/kmod/lab"
 	"github.com/upsplice/upsplice/splice/build"
+	"github.com/upsplice/upsplice/splice/patch"
 )
 
 func main() {
@@ -58,19 +60,48 @@ func run(ctx context.Context) error {
 	fmt.Printf("%s (%s) to %s (%s), %d processors\n\n", from.Release, from.Version, to.Release, to.Version, runtime.NumCPU())
 
 	b := &builder.Builder{}
-	req := build.Request{From: rig.Side(from), To: rig.Side(to), Cache: filepath.Join(cache, "cold")}
-	cold, err := measure(func() (pipeline.Built, error) { return b.Build(ctx, req, quiet) })
+	update := build.Request{From: rig.Side(from), To: rig.Side(to), Cache: filepath.Join(cache, "update")}
+	if err := bench(ctx, b, "the update, as the package manager brings it", update); err != nil {
+		return err
+	}
+	// The same change as a patch: no second source archive is read.
+	text, err := change(ctx, update.Cache)
 	if err != nil {
 		return err
 	}
-	req.Cache = filepath.Join(cache, "prepared")
-	prep, err := measure(func() (pipeline.Built, error) {
-		return pipeline.Built{}, b.Prepare(ctx, req.From, req.Cache, quiet)
+	file := filepath.Join(cache, "change.patch")
+	if err := os.WriteFile(file, text, 0o644); err != nil {
+		return err
+	}
+	own := build.Request{From: update.From, Patches: []string{file}, Cache: filepath.Join(cache, "patch")}
+	return bench(ctx, b, "the same change as a patch", own)
+}
+
+// change is the difference of the two trees that the cache has.
+func change(ctx context.Context, cache string) ([]byte, error) {
+	names, err := filepath.Glob(filepath.Join(cache, "trees", "*.delta-*"))
+	if err != nil || len(names) != 1 {
+		return nil, fmt.Errorf("looking for the trees in %s: %d deltas, %w", cache, len(names), err)
+	}
+	to, from, _ := strings.Cut(names[0], ".delta-")
+	return patch.FromTrees(ctx, filepath.Join(filepath.Dir(to), from), to)
+}
+
+// bench measures a request cold, and again with the pre side prepared.
+func bench(ctx context.Context, b *builder.Builder, title string, req build.Request) error {
+	cache := req.Cache
+	cold, err := measure(func(s progress.Sink) (pipeline.Built, error) { return b.Build(ctx, req, s) })
+	if err != nil {
+		return err
+	}
+	req.Cache = cache + "-prepared"
+	prep, err := measure(func(s progress.Sink) (pipeline.Built, error) {
+		return pipeline.Built{}, b.Prepare(ctx, req.From, req.Cache, s)
 	})
 	if err != nil {
 		return err
 	}
-	warm, err := measure(func() (pipeline.Built, error) { return b.Build(ctx, req, quiet) })
+	warm, err := measure(func(s progress.Sink) (pipeline.Built, error) { return b.Build(ctx, req, s) })
 	if err != nil {
 		return err
 	}
@@ -78,50 +109,61 @@ func run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	fmt.Printf("%-28s %8s %8s %12s\n", "", "wall", "CPU", "peak memory")
-	for _, row := range []struct {
-		name string
-		m    measured
-	}{{"cold: archives to splice", cold}, {"prepare alone", prep}, {"prepared: archive to splice", warm}} {
-		fmt.Printf("%-28s %6.1f s %6.1f s %8d MiB\n", row.name, row.m.wall.Seconds(), row.m.cpu.Seconds(), row.m.peak>>20)
+	fmt.Printf("%-48s %8s %8s %12s\n", title, "wall", "CPU", "peak memory")
+	print := func(name string, m measured) {
+		fmt.Printf("%-48s %6.1f s %6.1f s %12s\n", name, m.wall.Seconds(), m.cpu.Seconds(), mebibytes(m.peak))
+		for _, s := range m.built.Stages {
+			fmt.Printf("  %-46s %6.1f s %6.1f s %12s\n", s.Stage, s.Seconds, s.CPU, mebibytes(m.stages[s.Stage]))
+		}
 	}
-	fmt.Printf("%-28s %28d MiB\n\n", "cache", size>>20)
-	fmt.Println("where the time of the prepared build goes:")
-	for _, s := range warm.built.Stages {
-		fmt.Printf("  %-12s %6.1f s\n", s.Stage, s.Seconds)
-	}
+	print("cold", cold)
+	print("prepare alone", prep)
+	print("prepared", warm)
+	fmt.Printf("%-48s %28d MiB\n\n", "cache", size>>20)
 	return nil
 }
 
-var quiet = progress.SinkFunc(func(progress.Event) {})
+// mebibytes writes a number of bytes; 0 stands for a stage that no sample fell in.
+func mebibytes(n int64) string {
+	if n == 0 {
+		return "too short"
+	}
+	return fmt.Sprintf("%d MiB", n>>20)
+}
 
 type measured struct {
 	wall, cpu time.Duration
-	peak      int64 // bytes, of all processes together
+	peak      int64            // bytes, of all processes together
+	stages    map[string]int64 // the same in each stage
 	built     pipeline.Built
 }
 
-func measure(f func() (pipeline.Built, error)) (measured, error) {
-	var peak atomic.Int64
-	stop := make(chan struct{})
-	done := make(chan struct{})
+// sampling is how often memory is looked at.
+const sampling = 50 * time.Millisecond
+
+func measure(f func(progress.Sink) (pipeline.Built, error)) (measured, error) {
+	m := measured{stages: map[string]int64{}}
+	var stage atomic.Value
+	stage.Store("")
+	sink := progress.SinkFunc(func(e progress.Event) { stage.Store(e.Stage) })
+	stop, done := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(done)
 		for {
 			select {
 			case <-stop:
 				return
-			case <-time.After(100 * time.Millisecond):
-				peak.Store(max(peak.Load(), descendants(os.Getpid())))
+			case <-time.After(sampling):
+				now, s := descendants(os.Getpid()), stage.Load().(string)
+				m.peak, m.stages[s] = max(m.peak, now), max(m.stages[s], now)
 			}
 		}
 	}()
 	before, start := childTime(), time.Now()
-	built, err := f()
-	m := measured{wall: time.Since(start), cpu: childTime() - before, built: built}
+	built, err := f(sink)
+	m.wall, m.cpu, m.built = time.Since(start), childTime()-before, built
 	close(stop)
 	<-done
-	m.peak = peak.Load()
 	return m, err
 }
 
