@@ -14,9 +14,9 @@ import (
 const depOption = "-Wp,-MMD,"
 
 // command turns kbuild's compile line into ours: every function and datum in a
-// section of its own, debug information for the comparison of layouts, and the
-// results in places of our choice.
-func command(u kbuild.Unit, object, dep string) ([]string, error) {
+// section of its own, debug information for the comparison of layouts if it is
+// wanted, and the results in places of our choice.
+func command(u kbuild.Unit, object, dep string, wantDebug bool) ([]string, error) {
 	args := slices.Clone(u.Args)
 	n := len(args)
 	if n < 5 || args[n-4] != "-c" || args[n-3] != "-o" {
@@ -38,7 +38,10 @@ func command(u kbuild.Unit, object, dep string) ([]string, error) {
 	}
 	if !assembler(u) {
 		more := []string{"-ffunction-sections", "-fdata-sections"}
-		if !debug {
+		switch {
+		case !wantDebug:
+			more = append(more, "-g0") // the last one counts
+		case !debug:
 			more = append(more, "-g")
 		}
 		args = slices.Insert(args, n-4, more...)

@@ -20,6 +20,10 @@ type Compiler struct {
 	Cache  string // directory of cached objects, "" for a place in the output directory
 	Jobs   int    // at once; 0: number of CPUs
 
+	// NoDebug leaves the debug information out: for objects of which only the code
+	// counts, in three quarters of the time.
+	NoDebug bool
+
 	tools   sync.Mutex
 	tool    *toolchain // once found
 	digests digests

@@ -113,6 +113,26 @@ func TestUnits(t *testing.T) {
 	}
 }
 
+// TestNoDebug: objects with and without debug information are kept apart.
+func TestNoDebug(t *testing.T) {
+	c := compiler(t, map[string]string{"a.c": "int f(void) { return 1; }\n"})
+	for _, without := range []bool{false, true, false} {
+		c.NoDebug = without
+		objects, err := c.Units(t.Context(), []kbuild.Unit{c.unit("a.c", "-g")}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		f, err := elf.Open(objects[0].Path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := f.Section(".debug_info") == nil; got != without || f.Section(".text.f") == nil {
+			t.Errorf("NoDebug %v: no debug information: %v", without, got)
+		}
+		f.Close()
+	}
+}
+
 // counting replaces the compiler by one that leaves a trace of each compilation.
 func counting(t *testing.T, c *Compiler) func() int {
 	t.Helper()

@@ -86,7 +86,11 @@ func (c *Compiler) units(ctx context.Context, units []kbuild.Unit, done func(kbu
 
 // one compiles a unit; tmp is a directory of its own.
 func (c *Compiler) one(ctx context.Context, u kbuild.Unit, dir, tmp string) (*Object, error) {
-	key := hashOf(cacheFormat, c.tool.identity, u.Object, u.Objtool, u.Target != kbuild.Vmlinux, normalised(u, c.Output.Source))
+	format := cacheFormat
+	if c.NoDebug {
+		format += " without debug information"
+	}
+	key := hashOf(format, c.tool.identity, u.Object, u.Objtool, u.Target != kbuild.Vmlinux, normalised(u, c.Output.Source))
 	if !assembler(u) {
 		if r := c.find(dir, key); r != nil {
 			return &Object{Unit: u, Path: filepath.Join(dir, r.Object), Deps: r.Deps}, nil
@@ -103,7 +107,7 @@ func (c *Compiler) one(ctx context.Context, u kbuild.Unit, dir, tmp string) (*Ob
 	}
 	defer os.RemoveAll(tmp)
 	object, dep := filepath.Join(tmp, "unit.o"), filepath.Join(tmp, "unit.d")
-	args, err := command(u, object, dep)
+	args, err := command(u, object, dep, !c.NoDebug)
 	if err != nil {
 		return fail("compiler", "", err)
 	}
