@@ -26,7 +26,7 @@ type builder struct {
 	names    map[string]bool                    // of sections
 	bySec    map[*object.Section]*object.Symbol // section symbols
 	collect  map[string]*object.Section         // sections with parts of many
-	globals  map[string]*global                 // functions in the module that other units may refer to
+	globals  map[string][]*global               // functions in the module that other units may refer to
 	external map[string]*object.Symbol          // exported and livepatch symbols, by name in the module
 	exported []string                           // names of exported symbols in the order of their use
 	addrs    map[*object.Symbol]uint64          // link addresses of external symbols
@@ -66,7 +66,7 @@ func write(in Input) (Module, error) {
 	b := &builder{
 		in: &in, kernel: k, obj: &object.Object{Machine: elf.EM_X86_64},
 		names: map[string]bool{}, bySec: map[*object.Section]*object.Symbol{},
-		collect: map[string]*object.Section{}, globals: map[string]*global{},
+		collect: map[string]*object.Section{}, globals: map[string][]*global{},
 		external: map[string]*object.Symbol{}, addrs: map[*object.Symbol]uint64{},
 		inside: map[*object.Symbol]string{}, modules: map[string]*symbols{},
 	}
@@ -216,13 +216,42 @@ func targets(units []*unit) []string {
 	return slices.Compact(list)
 }
 
-// definition returns the global definition of a name in one of the units.
-func (b *builder) definition(name string) *global {
-	for _, u := range b.units {
-		for _, s := range u.Post.Symbols {
+// global returns the function of this name among those taken that code of u is
+// linked with, nil if there is none. Targets are linked one by one: the name may
+// stand for something else in each.
+func (u *unit) global(name string) *global {
+	return u.linked(u.b.globals[name], name)
+}
+
+// definition returns the global definition of a name in one of the units, whether
+// or not it was taken.
+func (u *unit) definition(name string) *global {
+	var list []*global
+	for _, other := range u.b.units {
+		for _, s := range other.Post.Symbols {
 			if s.Name == name && s.Section != nil && s.Bind != elf.STB_LOCAL {
-				return &global{u, s}
+				list = append(list, &global{other, s})
 			}
+		}
+	}
+	if g := u.linked(list, name); g != nil || len(list) == 0 {
+		return g
+	}
+	return list[0] // to say why it cannot be used
+}
+
+func (u *unit) linked(list []*global, name string) *global {
+	for _, g := range list {
+		if g.unit.Target == u.Target {
+			return g
+		}
+	}
+	if len(list) == 0 || u.Target != vmlinux && len(u.b.image(u.Target).addrs[name]) > 0 {
+		return nil // the module has one of its own
+	}
+	for _, g := range list {
+		if u.mayUse(g.unit) == nil {
+			return g
 		}
 	}
 	return nil

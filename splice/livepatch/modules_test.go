@@ -158,6 +158,52 @@ func TestWriteModuleTarget(t *testing.T) {
 	}
 }
 
+// A name means what it means where the code is linked: two modules may each have a
+// function of one name, and vmlinux a third.
+func TestNamesOfTargets(t *testing.T) {
+	in := moduleInput(t, "call shared_name\ncall added", ".globl open_file")
+	in.Image.Symbols = append(in.Image.Symbols, kimage.Symbol{Name: "open_file", Addr: 0xffffffff81a00000})
+	post := assembleText(t, function("call open_file\ncall close_file", `
+		.section .text.close_file, "ax"
+		.globl close_file
+		.type close_file, @function
+	close_file: ret
+		.size close_file, 1
+		.section .text.added, "ax"
+		.globl added
+		.type added, @function
+	added:	ret
+		.size added, 1
+		.section .text.shared_name, "ax"
+		.globl shared_name
+		.type shared_name, @function
+	shared_name: ret
+		.size shared_name, 1`))
+	in.Units[0].Post = post
+	in.Units[0].Functions = []Function{
+		{Post: symbol(t, post, "changed"), OldName: "changed"}, {Post: symbol(t, post, "close_file")},
+		{Post: symbol(t, post, "added")}, {Post: symbol(t, post, "shared_name")},
+	}
+	testfs := in.Modules["testfs"]
+	testfs.Symbols = append(testfs.Symbols, kimage.Symbol{Name: "shared_name", Addr: fsCode + 0x3000})
+	inFS := in.Units[1].Resolve
+	in.Units[1].Resolve = func(s *object.Symbol) (Resolution, error) {
+		if s.Name == "shared_name" {
+			return Resolution{Source: Running, Object: "testfs", Name: s.Name}, nil
+		}
+		return inFS(s)
+	}
+	o := checkModule(t, mustWrite(t, in))
+	want := map[string][]string{"": {"__fentry__", ".text.close_file"}, ".klp.rela.vmlinux..text.changed": {".klp.sym.vmlinux.open_file,0"}}
+	if d := cmp.Diff(want, relocsOf(o.Section(".text.changed"))); d != "" {
+		t.Errorf("code of vmlinux (-want +got):\n%s", d)
+	}
+	want = map[string][]string{"": {"__fentry__", ".text.added"}, ".klp.rela.testfs..text.open_file": {".klp.sym.testfs.shared_name,0"}}
+	if d := cmp.Diff(want, relocsOf(o.Section(".text.open_file"))); d != "" {
+		t.Errorf("code of the module (-want +got):\n%s", d)
+	}
+}
+
 // The tables say which fields have to be zeroed and what the replaced function
 // looks like outside of what the kernel rewrites.
 func TestSupportTables(t *testing.T) {
@@ -494,6 +540,7 @@ func TestModuleRefusals(t *testing.T) {
 		}, "a/b.o", "close_file is in the module testfs, which may not be loaded"},
 		"vmlinux uses a new function of a module": {"", ".globl open_file", func(in *Input) {
 			in.Units[0].Post.Lookup("__fentry__")[0].Name = "open_file"
+			in.Units[0].Resolve = func(*object.Symbol) (Resolution, error) { return Resolution{Source: Copied}, nil }
 		}, "a/b.o", "fs/test.o defines it, as a part of the module testfs, which may not be loaded"},
 	}
 	for name, tt := range tests {

@@ -108,14 +108,14 @@ func (b *builder) addChecks(list []patched) error {
 		}
 		chain := map[string]target{}
 		for when, name := range map[string]string{PrePatch: supportPrePatch, PostUnpatch: supportPostUnpatch} {
-			f := b.globals[name]
-			if f == nil || f.unit != b.support.unit {
+			i := slices.IndexFunc(b.globals[name], func(g *global) bool { return g.unit == b.support.unit })
+			if i < 0 {
 				return fmt.Errorf("the support code has no function %s", name)
 			}
 			if own, ok := p.callbacks[when]; ok {
 				chain[when] = own
 			}
-			p.callbacks[when] = f.unit.inModule(f.symbol, 0)
+			p.callbacks[when] = b.globals[name][i].target(object.Reloc{})
 		}
 		b.support.chain[p.name] = chain
 	}

@@ -187,10 +187,7 @@ func (u *unit) undefined(from *object.Section, r object.Reloc, branch bool) (tar
 	if u.b.support != nil && u == u.b.support.unit && s.Name == supportTargets {
 		return target{u.b.sectionSymbol(u.b.support.tables), r.Addend}, nil
 	}
-	if g := u.b.globals[s.Name]; g != nil {
-		if err := u.mayUse(g.unit); err != nil {
-			return target{}, u.unsupported(from, s.Name, err.Error())
-		}
+	if g := u.global(s.Name); g != nil {
 		f := g.unit.functions[g.symbol]
 		if f.OldName != "" && !branch {
 			t, err := u.original(g.unit, f)
@@ -215,7 +212,7 @@ func (u *unit) undefined(from *object.Section, r object.Reloc, branch bool) (tar
 		sym, err := u.outside(from, s, res)
 		return target{sym, r.Addend}, err
 	}
-	g := u.b.definition(s.Name)
+	g := u.definition(s.Name)
 	if g == nil {
 		return target{}, u.unsupported(from, s.Name, "it is new and none of the units defines it")
 	}

@@ -55,9 +55,7 @@ func (b *builder) newUnit(in *Unit) (*unit, error) {
 			u.replaced[place{f.Post.Section, f.Post.Value}] = f
 		}
 		if f.Post.Bind != elf.STB_LOCAL {
-			if b.globals[f.Post.Name] == nil {
-				b.globals[f.Post.Name] = &global{u, f.Post}
-			}
+			b.globals[f.Post.Name] = append(b.globals[f.Post.Name], &global{u, f.Post})
 		}
 	}
 	u.auxStarts = u.findAuxStarts()

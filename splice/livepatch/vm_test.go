@@ -18,31 +18,35 @@ import (
 	"github.com/upsplice/upsplice/splice/object"
 )
 
-// buildLive compiles testdata/live.c as the kernel's own build does it, from the
-// headers packages alone.
-func buildLive(t *testing.T, k lab.Kernel) *object.Object {
+// compile compiles the first of some C files as the kernel's own build does it with
+// a unit of a module, from the headers packages alone.
+func compile(t *testing.T, k lab.Kernel, flags string, files ...string) *object.Object {
 	t.Helper()
 	dir := t.TempDir()
-	source, err := os.ReadFile("testdata/live.c")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for name, text := range map[string]string{"live.c": string(source), "Kbuild": "obj-m := live.o\n"} {
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+	for _, f := range files {
+		source, err := os.ReadFile(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, filepath.Base(f)), source, 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
+	unit := strings.TrimSuffix(filepath.Base(files[0]), ".c") + ".o"
+	if err := os.WriteFile(filepath.Join(dir, "Kbuild"), []byte("obj-m := "+unit+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	// the Makefile of the flavour names /usr/src, where nothing is installed
 	cmd := exec.CommandContext(t.Context(), "make", "-C", k.HeadersDir, "-f", filepath.Join(k.CommonDir, "Makefile"),
-		"M="+dir, "KCFLAGS=-ffunction-sections -fdata-sections", "live.o")
+		"M="+dir, "KCFLAGS=-ffunction-sections -fdata-sections "+flags, unit)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("compiling: %v\n%s", err, out)
 	}
-	b, err := os.ReadFile(filepath.Join(dir, "live.o"))
+	o, err := object.ReadFile(filepath.Join(dir, unit))
 	if err != nil {
 		t.Fatal(err)
 	}
-	return read(t, b)
+	return o
 }
 
 func openImage(t *testing.T, k lab.Kernel) *kimage.Image {
@@ -93,12 +97,38 @@ settle 0
 show again
 `
 
+// liveUnit is the unit of a compiled C file of the test for vmlinux: what is called
+// upsplice_ is new.
+func liveUnit(post *object.Object, img *kimage.Image) Unit {
+	inKernel := resolver(img)
+	unit := Unit{
+		Target: vmlinux,
+		Name:   "live.o", Post: post,
+		Resolve: func(s *object.Symbol) (Resolution, error) {
+			if s.Section != nil && (strings.HasPrefix(s.Name, "upsplice_") || strings.HasPrefix(s.Name, "__already_done") || strings.HasPrefix(s.Name, "__UNIQUE_ID_ddebug")) {
+				return Resolution{Source: Copied}, nil
+			}
+			return inKernel(s)
+		},
+	}
+	for _, f := range post.Functions() {
+		switch {
+		case strings.Contains(f.Name, ".cold") || strings.HasPrefix(f.Name, prefixName):
+		case strings.HasPrefix(f.Name, "upsplice_"):
+			unit.Functions = append(unit.Functions, Function{Post: f})
+		default:
+			unit.Functions = append(unit.Functions, Function{Post: f, OldName: f.Name})
+		}
+	}
+	return unit
+}
+
 // TestLive loads a module into a real kernel: each special section did its work
 // if the new function says what it should.
 func TestLive(t *testing.T) {
 	k := lab.NeedNewest(t, lab.Image, lab.Headers)
 	img := openImage(t, k)
-	post := buildLive(t, k)
+	post := compile(t, k, "", "testdata/live.c")
 	for _, name := range []string{
 		"__mcount_loc", "__bug_table", "__ex_table", "__jump_table", ".static_call_sites", ".altinstructions",
 		".altinstr_aux", ".smp_locks", ".return_sites", ".orc_unwind_ip",
@@ -107,27 +137,8 @@ func TestLive(t *testing.T) {
 			t.Errorf("the compiled unit has no section %s, so the test does not show what it should", name)
 		}
 	}
-	inKernel := resolver(img)
-	unit := Unit{
-		Target: vmlinux,
-		Name:   "live.o", Post: post,
-		Resolve: func(s *object.Symbol) (Resolution, error) {
-			if s.Section != nil && (strings.HasPrefix(s.Name, "upsplice_") || strings.HasPrefix(s.Name, "__already_done")) {
-				return Resolution{Source: Copied}, nil
-			}
-			return inKernel(s)
-		},
-	}
-	for _, f := range post.Functions() {
-		switch {
-		case f.Name == "cmdline_proc_show":
-			unit.Functions = append(unit.Functions, Function{Post: f, OldName: f.Name})
-		case strings.HasPrefix(f.Name, "upsplice_") && !strings.Contains(f.Name, ".cold"):
-			unit.Functions = append(unit.Functions, Function{Post: f})
-		}
-	}
 	module, err := Write(Input{
-		Name: "upsplice_live", Vermagic: moduleVermagic(t, k), Image: img, Units: []Unit{unit}, Replace: true,
+		Name: "upsplice_live", Vermagic: moduleVermagic(t, k), Image: img, Units: []Unit{liveUnit(post, img)}, Replace: true,
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -17,7 +17,7 @@ extern char *saved_command_line;
 extern struct static_key_false sched_schedstats;
 extern int core_kernel_text(unsigned long addr);
 
-/* new: data with a value, data without, a function, a pointer to one */
+/* new: data with a value, data without, a function, a pointer to data */
 static int upsplice_start = 40;
 static atomic_t upsplice_calls;
 
@@ -26,7 +26,7 @@ static noinline int upsplice_increment(int x)
 	return x + 1;
 }
 
-static int (*volatile upsplice_pointer)(int) = upsplice_increment;
+static int *volatile upsplice_pointer = &upsplice_start;
 
 /* reads where nothing is mapped: __ex_table */
 static noinline int upsplice_fault(void)
@@ -60,7 +60,7 @@ static int __used cmdline_proc_show(struct seq_file *m, void *v)
 	seq_printf(m, "upsplice cpu=%d fault=%d sum=%d original=%d stats=%d calls=%d\n",
 		   static_cpu_has(X86_FEATURE_XMM4_1),	/* .altinstructions */
 		   upsplice_fault(),
-		   upsplice_pointer(upsplice_start) + upsplice_increment(0),
+		   upsplice_increment(*upsplice_pointer) + upsplice_increment(0),
 		   core_kernel_text((unsigned long)upsplice_self),
 		   stats, atomic_read(&upsplice_calls));
 	seq_puts(m, saved_command_line);
