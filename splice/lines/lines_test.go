@@ -57,15 +57,6 @@ func TestLayout(t *testing.T) {
 
 var ours = regexp.MustCompile(`^#line ([0-9]+)\n$`)
 
-// split cuts a text into lines with their newlines.
-func split(text []byte) [][]byte {
-	lines := bytes.SplitAfter(text, []byte("\n"))
-	if len(lines[len(lines)-1]) == 0 {
-		lines = lines[:len(lines)-1]
-	}
-	return lines
-}
-
 // check holds Layout to its promises: without the directives the text is post; and
 // whatever branches are taken, each line of the taken ones that is shared with pre
 // and before which a directive could stand has its old number.
@@ -94,6 +85,13 @@ func check(t *testing.T, pre, post []byte, rounds int) {
 		return
 	}
 	src, numbers := scan(post), match(pre, post)
+	last, old, new := 0, split(pre), split(post)
+	for i, n := range numbers {
+		if n != 0 && (n <= last || !bytes.Equal(old[n-1], new[i])) {
+			t.Fatalf("line %d of post is taken for line %d of pre, after %d", i+1, n, last)
+		}
+		last = max(last, n)
+	}
 	if src.given || directives(src, numbers) == nil && len(split(post)) > 0 && gaveUp(src) {
 		return
 	}
