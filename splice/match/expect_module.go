@@ -27,7 +27,7 @@ func expectModule(img *kimage.Image, f Found) (Expectation, error) {
 	size := int(f.Size)
 	sec, ok := img.SectionAt(f.Addr)
 	code := img.At(f.Addr, size)
-	if !ok || code == nil {
+	if !ok || len(code) == 0 {
 		return Expectation{}, fmt.Errorf("%#x is not in a section of %s", f.Addr, img.Name)
 	}
 	fields, err := moduleFields(img, sec, f.Addr, size)
