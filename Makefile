@@ -25,7 +25,7 @@ test: lint deb ## all tests, boots included
 	UPSPLICE_DEB=$(abspath $(DEB)) $(GO) test -timeout 22m ./...
 
 .PHONY: test-all
-test-all: test race fuzz loop demo ## test, the race detector, every fuzz target, the long loop, the demonstration
+test-all: test race fuzz loop property demo ## test, the race detector, every fuzz target, the long loop, every built-in unit, the demonstration
 
 .PHONY: race
 race: ## the tests of what runs concurrently, under the race detector
@@ -35,6 +35,11 @@ ROUNDS ?= 200
 .PHONY: loop
 loop: ## apply, use and undo a real splice ROUNDS times under load in a virtual machine
 	ROUNDS=$(ROUNDS) $(GO) test -count 1 -timeout 3h -run '^TestLoop$$' -v ./hook/e2e
+
+PROPERTY ?= all
+.PHONY: property
+property: ## match every built-in unit of a real kernel with the shipped image and itself
+	UPSPLICE_PROPERTY=$(PROPERTY) $(GO) test -timeout 12h -count 1 -v -run '^TestProperty$$' ./splice/match
 
 .PHONY: lint
 lint: ## formatting, vet, staticcheck

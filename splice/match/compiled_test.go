@@ -43,11 +43,24 @@ func unpackSide(t *testing.T, k lab.Kernel, dir, base string) (side, *tree.Delta
 	if err != nil {
 		t.Fatal(err)
 	}
+	return side{k, openImage(t, k), out}, delta
+}
+
+// openSide takes what unpackSide has left in dir.
+func openSide(t *testing.T, k lab.Kernel, dir string) side {
+	t.Helper()
+	return side{k, openImage(t, k), &kbuild.Output{Dir: filepath.Join(dir, "out"), Materials: kbuild.Materials{
+		Release: k.Release, Arch: "x86", Source: filepath.Join(dir, "src"), Headers: k.HeadersDir, Kbuild: k.KbuildDir, CC: compilerOf(t, k),
+	}}}
+}
+
+func openImage(t *testing.T, k lab.Kernel) *kimage.Image {
+	t.Helper()
 	im, err := kimage.OpenFile(k.Vmlinuz)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return side{k, im, out}, delta
+	return im
 }
 
 // compilerOf reads which compiler the kernel was built with.
@@ -98,13 +111,12 @@ func (s side) compiled(t *testing.T, target string, options ...string) *object.O
 // all matches every function of o.
 func all(t *testing.T, o *object.Object, im *kimage.Image) (rep *Report, total int) {
 	t.Helper()
-	var want []*object.Symbol
-	for _, s := range o.Functions() {
-		if s.Section.Flags&elf.SHF_EXECINSTR != 0 {
-			want = append(want, s)
-		}
-	}
+	want := functionsOf(o)
 	return run(t, o, im, want...), len(want)
+}
+
+func functionsOf(o *object.Object) []*object.Symbol {
+	return slices.DeleteFunc(o.Functions(), func(s *object.Symbol) bool { return s.Section.Flags&elf.SHF_EXECINSTR == 0 })
 }
 
 // TestCompiled compiles units of two adjacent kernels from the distribution's source

@@ -239,8 +239,15 @@ func TestNeighboursDecide(t *testing.T) {
 	if f := run(t, o, im, fns...).Found[fns[1]]; f.Addr != s.Addr {
 		t.Errorf("found at %#x, want %#x", f.Addr, s.Addr)
 	}
-	o, fns = lift(im, im.Symbols[before], s)
-	refused(t, run(t, o, im, fns...), fns[1], "places match")
+	if before == i-1 { // right behind its neighbour
+		o, fns = lift(im, im.Symbols[before], s)
+		if f := run(t, o, im, fns...).Found[fns[1]]; f.Addr != s.Addr {
+			t.Errorf("behind its neighbour found at %#x, want %#x", f.Addr, s.Addr)
+		}
+	}
+	// The object has them the other way round.
+	o, fns = lift(im, s, im.Symbols[before])
+	refused(t, run(t, o, im, fns...), fns[0], "places match")
 }
 
 // anonymous makes a relocation lead into a section without symbols.

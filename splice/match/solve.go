@@ -24,6 +24,7 @@ type matcher struct {
 	weak      []*object.Symbol           // weak functions of the object that another one overrides
 	funcs     []*function
 	relaxed   map[*object.Section]shrinks // functions with shorter jumps in the image
+	order     map[*object.Section]int     // of the sections in the object
 }
 
 // function is one function of the object with the places that it may be at.
@@ -49,6 +50,10 @@ func functions(o *object.Object, img *kimage.Image, want []*object.Symbol) (*Rep
 		img:       img,
 		index:     object.NewIndex(o),
 		bySection: map[*object.Section][]*object.Symbol{},
+		order:     map[*object.Section]int{},
+	}
+	for i, sec := range o.Sections {
+		m.order[sec] = i
 	}
 	for _, s := range o.Symbols {
 		if s.Section != nil {
@@ -180,42 +185,6 @@ func (m *matcher) settle() {
 			return
 		}
 	}
-}
-
-// narrow decides between equal places by where the others are. The linker puts the
-// text of one object into one piece, so what lies between two functions of the
-// object is of the object too. It settles one function at a time.
-func (m *matcher) narrow() bool {
-	type span struct{ first, last uint64 }
-	spans := map[string]span{}
-	for _, f := range m.funcs {
-		if len(f.places) != 1 {
-			continue
-		}
-		at := f.places[0].addr
-		s, ok := spans[class(f.sym)]
-		if !ok {
-			s = span{at, at}
-		}
-		spans[class(f.sym)] = span{min(s.first, at), max(s.last, at)}
-	}
-	for _, f := range m.funcs {
-		s, ok := spans[class(f.sym)]
-		if len(f.places) < 2 || !ok {
-			continue
-		}
-		var inside []place
-		for _, p := range f.places {
-			if p.addr > s.first && p.addr < s.last {
-				inside = append(inside, p)
-			}
-		}
-		if len(inside) == 1 {
-			f.places = inside
-			return true
-		}
-	}
-	return false
 }
 
 // class names the section that the function would be in without -ffunction-sections.
