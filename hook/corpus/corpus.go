@@ -65,9 +65,9 @@ func (c Change) CustomPatch() ([]byte, error) {
 	return files.ReadFile(c.Custom)
 }
 
-// Guest returns what exercises need in the guest: functions for a sh, to be sourced,
+// GuestFiles returns what exercises need in the guest: functions for a sh, to be sourced,
 // and the source of poke, to be compiled statically.
-func Guest() (sh, poke []byte, err error) {
+func GuestFiles() (sh, poke []byte, err error) {
 	if sh, err = files.ReadFile("guest/guest.sh"); err != nil {
 		return nil, nil, err
 	}
@@ -111,7 +111,7 @@ var (
 	validName  = regexp.MustCompile(`^[a-z0-9]+(-[a-z0-9]+)+$`)
 	titleLine  = regexp.MustCompile(`(?m)^Upstream: (.*)$`)
 	originLine = regexp.MustCompile(`\ACut from Debian's kernel source, \S+ to (\S+)\.\n`)
-	codes      = []string{"module", "header", "layout", "no-fentry", "data", "pre-mismatch", "post-mismatch", "compile", "section", "init", "flags"}
+	codes      = []string{"module", "header", "layout", "no-fentry", "data", "pre-mismatch", "post-mismatch", "compile", "section", "init", "flags", "weak", "custom"}
 )
 
 func (c *Change) check(root fs.FS) error {

@@ -81,7 +81,7 @@ func TestCorpus(t *testing.T) {
 
 // TestGuest: what exercises call exists.
 func TestGuest(t *testing.T) {
-	sh, poke, err := Guest()
+	sh, poke, err := GuestFiles()
 	if err != nil {
 		t.Fatal(err)
 	}

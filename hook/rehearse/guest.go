@@ -137,7 +137,7 @@ func (g *guest) rehearse(ctx context.Context) {
 	logOK := g.step("kernel log", func() (string, error) {
 		// What the kernel has still to say comes from work that is under way.
 		time.Sleep(time.Second)
-		g.final.Log = append(g.final.Log, trouble(g.messages())...)
+		g.final.Log = append(g.final.Log, Trouble(g.messages())...)
 		if n := len(g.final.Log); n > 0 {
 			return "", fmt.Errorf("%d messages mean trouble, the first: %s", n, g.final.Log[0])
 		}

@@ -21,7 +21,7 @@ var troublesome = regexp.MustCompile(`^WARNING: |\bBUG: |kernel BUG at|Oops: |Ca
 	`|refcount_t: |list_(?:add|del) corruption|Objects remaining in|[Bb]ad page state|EXT4-fs error`)
 
 // Trouble returns the messages among lines that mean trouble.
-func trouble(messages []string) []string {
+func Trouble(messages []string) []string {
 	var bad []string
 	for _, m := range messages {
 		if troublesome.MatchString(m) {

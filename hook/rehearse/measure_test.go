@@ -30,7 +30,7 @@ func TestTrouble(t *testing.T) {
 		"upsplice_1: tainting kernel with TAINT_LIVEPATCH", "RETBleed: WARNING: Spectre v2 mitigation leaves CPU vulnerable",
 		"signal: x triggered a fault", "DEBUG: fine",
 	}
-	if d := cmp.Diff(bad, trouble(slices.Concat(good, bad, good))); d != "" {
+	if d := cmp.Diff(bad, Trouble(slices.Concat(good, bad, good))); d != "" {
 		t.Errorf("trouble (-want +got):\n%s", d)
 	}
 }

@@ -3,6 +3,7 @@
 package build
 
 import (
+	"debug/elf"
 	"errors"
 	"fmt"
 	"os"
@@ -90,7 +91,7 @@ func (c *candidate) open(from, to *images) error {
 }
 
 // compare diffs the two objects. It is false for a unit without any difference.
-func (c *candidate) compare() (bool, error) {
+func (c *candidate) compare(entries map[string]objdiff.Struct) (bool, error) {
 	var err error
 	if c.pre, err = object.ReadFile(c.preObject.Path); err != nil {
 		return false, err
@@ -98,7 +99,7 @@ func (c *candidate) compare() (bool, error) {
 	if c.post, err = object.ReadFile(c.postObject.Path); err != nil {
 		return false, err
 	}
-	c.diff, err = objdiff.Compare(c.pre, c.post)
+	c.diff, err = objdiff.CompareWith(c.pre, c.post, entries)
 	if err != nil {
 		c.refuse("section", c.object, err.Error())
 		return true, nil
@@ -141,6 +142,10 @@ func refusalCode(reason string) string {
 		return "no-fentry"
 	case strings.HasPrefix(reason, "existing data changed"):
 		return "data"
+	case strings.HasPrefix(reason, "weak:"):
+		return "weak"
+	case strings.HasPrefix(reason, "custom code:"):
+		return "custom"
 	}
 	return "section"
 }
@@ -192,6 +197,14 @@ func (c *candidate) matchPre(w wanted) error {
 	for _, f := range c.pre.Functions() {
 		if w.functions[f] || slices.ContainsFunc(references(c.pre, f), func(s *object.Symbol) bool { return w.data[s] }) {
 			want = append(want, f)
+		}
+	}
+	for _, f := range c.diff.Functions {
+		if f.Kind != objdiff.KindNew || f.Post.Bind == elf.STB_LOCAL {
+			continue
+		}
+		if _, err := global(c.img, f.Name); !errors.Is(err, errNotRunning) {
+			c.refuse("weak", f.Name, "the function is new in this unit, and another one of this name runs: it would have to take its place")
 		}
 	}
 	var err error

@@ -93,7 +93,7 @@ func (b *builder) liveUnits(groups []*group, core *kimage.Image) []livepatch.Uni
 			members = append(members, c)
 			for _, list := range [][]objdiff.Change{c.diff.Functions, c.diff.Data} {
 				for _, f := range list {
-					if f.Kind == objdiff.KindNew && f.Post.Bind != elf.STB_LOCAL {
+					if (f.Kind == objdiff.KindNew || f.Moved) && f.Post.Bind != elf.STB_LOCAL {
 						added[f.Name] = true
 					}
 				}

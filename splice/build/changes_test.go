@@ -211,7 +211,7 @@ func TestScreen(t *testing.T) {
 
 func TestRefusalCode(t *testing.T) {
 	for reason, want := range map[string]string{
-		"init: runs only at boot": "init", "no fentry: x": "no-fentry", "existing data changed: x": "data", "anything else": "section",
+		"init: runs only at boot": "init", "no fentry: x": "no-fentry", "existing data changed: x": "data", "weak: x": "weak", "custom code: x": "custom", "anything else": "section",
 	} {
 		if got := refusalCode(reason); got != want {
 			t.Errorf("%q: %s", reason, got)

@@ -46,6 +46,13 @@ func (b *builder) examine(ctx context.Context, list []*candidate) ([]*candidate,
 
 // compare diffs the objects of each unit.
 func (b *builder) compare(list []*candidate) ([]*candidate, error) {
+	if len(list) == 0 {
+		return nil, nil
+	}
+	entries, err := b.images.from.entries()
+	if err != nil {
+		return nil, err
+	}
 	var kept []*candidate
 	for i, c := range list {
 		b.report.event("diff", c.object, int64(i), int64(len(list)))
@@ -53,7 +60,7 @@ func (b *builder) compare(list []*candidate) ([]*candidate, error) {
 			kept = append(kept, c)
 			continue
 		}
-		differs, err := c.compare()
+		differs, err := c.compare(entries)
 		if err != nil {
 			return nil, err
 		}

@@ -15,6 +15,7 @@ import (
 	"github.com/upsplice/upsplice/splice/kbuild"
 	"github.com/upsplice/upsplice/splice/kimage"
 	"github.com/upsplice/upsplice/splice/layout"
+	"github.com/upsplice/upsplice/splice/objdiff"
 )
 
 // images is what one kernel ships: its image and its modules, each opened when it
@@ -79,6 +80,24 @@ func (im *images) target(target string) (*kimage.Image, error) {
 	}
 	im.modules[target] = m
 	return m, nil
+}
+
+// entryTypes are the structs of which the kernel's tables are made.
+var entryTypes = []string{"alt_instr", "bug_entry", "exception_table_entry", "jump_entry", "static_call_site", "paravirt_patch_site"}
+
+// entries are the layouts of the entries of the kernel's tables.
+func (im *images) entries() (map[string]objdiff.Struct, error) {
+	core, err := im.vmlinux()
+	if err != nil {
+		return nil, err
+	}
+	types := make(map[string]objdiff.Struct)
+	for _, name := range entryTypes {
+		if size, members, ok := core.Struct(name); ok {
+			types[name] = objdiff.Struct{Size: size, Members: members}
+		}
+	}
+	return types, nil
 }
 
 // layouts are the types of a target: those of its own, if it is a module, beside

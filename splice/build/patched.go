@@ -108,9 +108,16 @@ func keepLines(pre, post string, f tree.File) error {
 	if bytes.Equal(laid, text) {
 		return nil
 	}
+	st, err := os.Stat(name)
+	if err != nil {
+		return err
+	}
 	// A new file: the old one may be linked from elsewhere.
 	if err := os.Remove(name); err != nil {
 		return err
 	}
-	return os.WriteFile(name, laid, 0o644)
+	if err := os.WriteFile(name, laid, 0o644); err != nil {
+		return err
+	}
+	return os.Chtimes(name, st.ModTime(), st.ModTime())
 }

@@ -85,6 +85,11 @@ func (b *builder) build(ctx context.Context) (*Result, error) {
 	if b.fuzz != nil {
 		for _, h := range b.fuzz.Inexact() {
 			res.Fuzz = append(res.Fuzz, h.String())
+			for i := range b.set.listed {
+				if h.Fuzz > 0 && b.set.listed[i].Name == h.Patch {
+					b.set.listed[i].Fuzz++
+				}
+			}
 		}
 	}
 	return b.finish(ctx, res, list, vermagic)

@@ -231,3 +231,14 @@ func (im *Image) SymbolAfter(addr uint64) uint64 { return im.symbolAfter(addr) }
 
 // BTF returns the contents of the .BTF section, nil if the image has none.
 func (im *Image) BTF() []byte { return im.btf() }
+
+// Struct returns the size of a C struct of the kernel and the offsets of its
+// members, those of anonymous members included, in bytes, as BTF has them.
+func (im *Image) Struct(name string) (size int, members map[string]int, ok bool) {
+	l, err := im.lay()
+	if err != nil {
+		return 0, nil, false
+	}
+	r, err := l.of(name)
+	return r.size, r.fields, err == nil
+}

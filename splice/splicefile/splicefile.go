@@ -93,7 +93,7 @@ func (g Group) Waits() bool { return !g.Live && !g.Boot }
 
 // Reason is a named cause of a deferral.
 type Reason struct {
-	Code   string `json:"code"`   // stable: "module", "header", "layout", "no-fentry", "data", "pre-mismatch", "post-mismatch", "compile", "section", "init", "flags"
+	Code   string `json:"code"`   // stable: "module", "header", "layout", "no-fentry", "data", "pre-mismatch", "post-mismatch", "compile", "section", "init", "flags", "weak", "custom"
 	What   string `json:"what"`   // the unit, function, type or file
 	Detail string `json:"detail"` // one sentence
 }

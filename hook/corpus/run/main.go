@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Run makes splices of the corpus of real changes, tries each in a booted kernel,
+// and prints what became of them.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+
+	"github.com/upsplice/upsplice/hook/corpus"
+)
+
+func main() {
+	var err error
+	if len(os.Args) > 1 && os.Args[1] == "guest" {
+		err = corpus.Guest(context.Background())
+	} else {
+		err = run(context.Background())
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "corpus:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context) error {
+	only := flag.String("only", "", "changes whose name matches this `pattern`, for example ^6.12/ or fs-")
+	flag.Parse()
+	pattern, err := regexp.Compile(*only)
+	if err != nil {
+		return err
+	}
+	all, err := corpus.Load()
+	if err != nil {
+		return err
+	}
+	var chosen []corpus.Change
+	for _, c := range all {
+		if pattern.MatchString(c.Series + "/" + c.Name) {
+			chosen = append(chosen, c)
+		}
+	}
+	if len(chosen) == 0 {
+		return fmt.Errorf("no change matches %q", *only)
+	}
+	dir, err := os.MkdirTemp("/var/tmp", "upsplice-corpus-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	program := filepath.Join(dir, "program")
+	if out, err := exec.CommandContext(ctx, "go", "build", "-o", program, "./hook/corpus/run").CombinedOutput(); err != nil {
+		return fmt.Errorf("building the program of the guest: %w: %s", err, out)
+	}
+	var rows []corpus.Row
+	say := func(format string, arg ...any) { fmt.Fprintf(os.Stderr, format+"\n", arg...) }
+	if err := corpus.Run(ctx, chosen, dir, program, say, func(r corpus.Row) { rows = append(rows, r) }); err != nil {
+		return err
+	}
+	corpus.Print(os.Stdout, rows)
+	for _, r := range rows {
+		if r.Fault() != "" {
+			return errors.New("not everything was as expected")
+		}
+	}
+	return nil
+}
