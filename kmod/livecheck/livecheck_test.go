@@ -71,6 +71,8 @@ var symbols = map[string][]uint64{
 	"some_function":            {start + 0x7000},
 	"other_function":           {start + 0x7100},
 	"__SCT__tramp":             {start + 0x8000},
+	"skl_call_thunk_template":  {start + 0x9000},
+	"skl_call_thunk_tail":      {start + 0x9009},
 }
 
 const (
@@ -106,7 +108,6 @@ type siteCase struct {
 
 func TestForms(t *testing.T) {
 	sym := func(name string) uint64 { return symbols[name][0] }
-	const at = 2
 	ret := rel(opJmp, at, sym("__x86_return_thunk"))
 	fentry := rel(opCall, at, sym("__fentry__"))
 	tramp := rel(opCall, at, sym("__SCT__tramp"))
@@ -191,31 +192,38 @@ func TestForms(t *testing.T) {
 		{name: "jump shortened elsewhere", kind: KindAlternative, orig: "909090909090", alts: []string{rel(opJmp, at, live+0x40) + "90"}, have: "eb3d0f1f4000", bad: true},
 		{name: "return in a replacement", kind: KindAlternative, orig: "909090909090", alts: []string{ret + "90"}, have: "c3cccccccc90"},
 	} {
-		t.Run(c.kind+"/"+c.name, func(t *testing.T) {
-			orig, have := code(t, c.orig), code(t, c.have)
-			wrap := func(b []byte) []byte { return append(append([]byte{0x53, 0x55}, b...), 0x5d, 0x5b) }
-			f := Field{Off: at, Len: len(orig), Kind: c.kind, Target: c.to}
-			for _, a := range c.alts {
-				f.Alts = append(f.Alts, code(t, a))
-			}
-			// Branches are relative, so that the image has the same bytes.
-			exp := []Expectation{{Name: "f", Sympos: 2, Addr: fnAt, Bytes: wrap(orig), Fields: []Field{f}}}
-			k := testKernel(wrap(have), c.key)
-			err := Check(k, exp)
-			if (err != nil) != c.bad {
-				t.Fatalf("Check = %v", err)
-			}
-			var m *Mismatch
-			if c.bad && (!errors.As(err, &m) || m.Offset != at || !bytes.Equal(m.Have, have) || !strings.Contains(err.Error(), c.kind)) {
-				t.Errorf("mismatch %+v", m)
-			}
-			// The same bytes where nothing is announced are a mismatch.
-			exp[0].Fields = nil
-			if err := Check(k, exp); (err == nil) != bytes.Equal(orig, have) {
-				t.Errorf("without the field: %v", err)
-			}
-		})
+		c.run(t)
 	}
+}
+
+const at = 2
+
+// run checks a function with the one site.
+func (c siteCase) run(t *testing.T) {
+	t.Run(c.kind+"/"+c.name, func(t *testing.T) {
+		orig, have := code(t, c.orig), code(t, c.have)
+		wrap := func(b []byte) []byte { return append(append([]byte{0x53, 0x55}, b...), 0x5d, 0x5b) }
+		f := Field{Off: at, Len: len(orig), Kind: c.kind, Target: c.to}
+		for _, a := range c.alts {
+			f.Alts = append(f.Alts, code(t, a))
+		}
+		// Branches are relative, so that the image has the same bytes.
+		exp := []Expectation{{Name: "f", Sympos: 2, Addr: fnAt, Bytes: wrap(orig), Fields: []Field{f}}}
+		k := testKernel(wrap(have), c.key)
+		err := Check(k, exp)
+		if (err != nil) != c.bad {
+			t.Fatalf("Check = %v", err)
+		}
+		var m *Mismatch
+		if c.bad && (!errors.As(err, &m) || m.Offset != at || !bytes.Equal(m.Have, have) || !strings.Contains(err.Error(), c.kind)) {
+			t.Errorf("mismatch %+v", m)
+		}
+		// The same bytes where nothing is announced are a mismatch.
+		exp[0].Fields = nil
+		if err := Check(k, exp); (err == nil) != bytes.Equal(orig, have) {
+			t.Errorf("without the field: %v", err)
+		}
+	})
 }
 
 func testKernel(function []byte, held uint64) Kernel {
