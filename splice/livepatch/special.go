@@ -6,6 +6,7 @@ import (
 	"debug/elf"
 	"fmt"
 
+	"github.com/upsplice/upsplice/splice/kimage"
 	"github.com/upsplice/upsplice/splice/object"
 )
 
@@ -22,7 +23,7 @@ func (u *unit) carryTables() error {
 			}
 		}
 	}
-	return nil
+	return u.readRuntimeConstants()
 }
 
 // entryLayout is what has to be known of the entries of a table.
@@ -208,6 +209,9 @@ func (u *unit) takeReplacement(sec *object.Section, at uint64, relocs []object.R
 func (u *unit) checkStrangers() error {
 	for _, sec := range u.Post.Sections {
 		if sec.Flags&elf.SHF_ALLOC == 0 || sec.Flags&elf.SHF_EXECINSTR != 0 || isTable(sec.Name) || isHarmless(sec.Name) {
+			continue
+		}
+		if _, _, ok := kimage.RuntimeConstant(sec.Name); ok {
 			continue
 		}
 		for _, r := range sec.Relocs {
