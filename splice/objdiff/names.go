@@ -155,7 +155,7 @@ func classify(s *object.Section) sectionClass {
 			return classIgnored
 		}
 	}
-	_, table := specials[s.Name]
+	_, table := specialOf(s.Name)
 	switch {
 	case table:
 		return classSpecial

@@ -45,6 +45,16 @@ var specials = map[string]special{
 	".ibt_endbr_seal":       {"", []int{1}},
 }
 
+// specialOf returns the description of a table. Tables of the constants that the
+// boot code writes into instructions have the name of a variable at their end.
+func specialOf(section string) (special, bool) {
+	if strings.HasPrefix(section, "runtime_ptr_") || strings.HasPrefix(section, "runtime_shift_") {
+		return special{"", []int{1}}, true
+	}
+	sp, ok := specials[section]
+	return sp, ok
+}
+
 // replacementLength is where struct alt_instr has the number of bytes of the
 // replacement, by its size: before Linux 5.11, a length of padding came behind.
 var replacementLength = map[uint64]int{12: 11, 13: 11, 14: 13}
@@ -61,7 +71,7 @@ type entry struct {
 
 func (s *side) readSpecials() error {
 	for _, sec := range s.obj.Sections {
-		sp, ok := specials[sec.Name]
+		sp, ok := specialOf(sec.Name)
 		if !ok || sec.Name == ".altinstr_replacement" || sec.Size == 0 || s.class[sec] != classSpecial {
 			continue
 		}
