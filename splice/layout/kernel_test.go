@@ -34,7 +34,12 @@ enum netdev_priv_flags priv; struct page page; struct bio bio; struct super_bloc
 // TestShippedKernel holds what the compiler makes of a kernel's headers against
 // the types that the kernel ships.
 func TestShippedKernel(t *testing.T) {
-	k := lab.NeedNewest(t, lab.Image, lab.Headers)
+	t.Run("newest", func(t *testing.T) { shipped(t, lab.NeedNewest(t, lab.Image, lab.Headers)) })
+	t.Run("backport", func(t *testing.T) { shipped(t, lab.NeedBackport(t, lab.Cloud, lab.Image, lab.Headers)) })
+	t.Run("generic", func(t *testing.T) { shipped(t, lab.NeedBackport(t, lab.Generic, lab.Image, lab.Headers)) })
+}
+
+func shipped(t *testing.T, k lab.Kernel) {
 	im, err := kimage.OpenFile(k.Vmlinuz)
 	if err != nil {
 		t.Fatal(err)
