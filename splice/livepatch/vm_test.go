@@ -126,13 +126,23 @@ func liveUnit(post *object.Object, img *kimage.Image) Unit {
 // TestLive loads a module into a real kernel: each special section did its work
 // if the new function says what it should.
 func TestLive(t *testing.T) {
-	k := lab.NeedNewest(t, lab.Image, lab.Headers)
+	live(t, lab.NeedNewest(t, lab.Image, lab.Headers), "")
+}
+
+// TestLiveBackport does the same with a kernel of a newer series.
+func TestLiveBackport(t *testing.T) {
+	live(t, lab.NeedBackport(t, lab.Cloud, lab.Image, lab.Headers), "-DUPSPLICE_RUNTIME_CONST",
+		".call_sites", "runtime_ptr_USER_PTR_MAX", "__patchable_function_entries")
+}
+
+// live demands that the compiled unit has the usual sections and more.
+func live(t *testing.T, k lab.Kernel, flags string, more ...string) {
 	img := openImage(t, k)
-	post := compile(t, k, "", "testdata/live.c")
-	for _, name := range []string{
+	post := compile(t, k, flags, "testdata/live.c")
+	for _, name := range append([]string{
 		"__mcount_loc", "__bug_table", "__ex_table", "__jump_table", ".static_call_sites", ".altinstructions",
 		".altinstr_aux", ".smp_locks", ".return_sites", ".orc_unwind_ip",
-	} {
+	}, more...) {
 		if post.Section(name) == nil {
 			t.Errorf("the compiled unit has no section %s, so the test does not show what it should", name)
 		}
@@ -156,10 +166,10 @@ func TestLive(t *testing.T) {
 	}
 	for _, want := range []string{
 		`(?m)^before: [^u]`,
-		`(?m)^with: upsplice cpu=1 fault=1 sum=42 original=1 stats=0 calls=1$`,
-		`(?m)^stats: upsplice cpu=1 fault=1 sum=42 original=1 stats=1 calls=2$`,
+		`(?m)^with: upsplice cpu=1 fault=1 sum=42 original=1 stats=0 calls=1 constant=1$`,
+		`(?m)^stats: upsplice cpu=1 fault=1 sum=42 original=1 stats=1 calls=2 constant=1$`,
 		`(?m)^without: [^u]`,
-		`(?m)^again: upsplice .* calls=1$`,
+		`(?m)^again: upsplice .* calls=1 constant=1$`,
 		// the bug entry has the place, and the stack is unwound through the new function
 		`WARNING: .* at \S*live\.c:\d+ cmdline_proc_show\+\S+ \[upsplice_live\]`,
 		`upsplice test warning in cmdline_proc_show`,

@@ -42,6 +42,26 @@ fault:
 	return 1;
 }
 
+#ifdef UPSPLICE_RUNTIME_CONST
+/* what code of vmlinux does with a constant of the boot, and modules never do */
+static noinline unsigned long upsplice_constant(void)
+{
+	unsigned long value;
+
+	asm("movq %1,%0\n1:\n"
+	    ".pushsection runtime_ptr_USER_PTR_MAX,\"a\"\n\t"
+	    ".long 1b - 8 - .\n\t"
+	    ".popsection"
+	    : "=r" (value) : "i" (0x0123456789abcdefUL));
+	return value;
+}
+#else
+static noinline unsigned long upsplice_constant(void)
+{
+	return TASK_SIZE_MAX;
+}
+#endif
+
 static int cmdline_proc_show(struct seq_file *m, void *v);
 static void *volatile upsplice_self = cmdline_proc_show;
 
@@ -57,12 +77,13 @@ static int __used cmdline_proc_show(struct seq_file *m, void *v)
 	if (static_branch_unlikely(&sched_schedstats))	/* __jump_table */
 		stats = 1;
 	WARN_ONCE(stats, "upsplice test warning in %s", __func__);	/* __bug_table */
-	seq_printf(m, "upsplice cpu=%d fault=%d sum=%d original=%d stats=%d calls=%d\n",
+	seq_printf(m, "upsplice cpu=%d fault=%d sum=%d original=%d stats=%d calls=%d constant=%d\n",
 		   static_cpu_has(X86_FEATURE_XMM4_1),	/* .altinstructions */
 		   upsplice_fault(),
 		   upsplice_increment(*upsplice_pointer) + upsplice_increment(0),
 		   core_kernel_text((unsigned long)upsplice_self),
-		   stats, atomic_read(&upsplice_calls));
+		   stats, atomic_read(&upsplice_calls),
+		   upsplice_constant() == TASK_SIZE_MAX);	/* runtime_ptr_* */
 	seq_puts(m, saved_command_line);
 	seq_putc(m, '\n');
 	return 0;
