@@ -219,15 +219,16 @@ func initrd(k lab.Kernel, dir string) (string, error) {
 		return "", err
 	}
 	var order []string
-	for _, wanted := range []string{"nvme", "ext4"} {
+	// ext4 asks for its checksums by name, which modules.dep does not have.
+	for _, wanted := range []string{"crc32c_generic", "nvme", "ext4"} {
 		for line := range strings.Lines(string(list)) {
 			name, needs, ok := strings.Cut(strings.TrimSpace(line), ":")
 			if !ok || strings.TrimSuffix(filepath.Base(name), ".ko") != wanted {
 				continue
 			}
-			all := append(strings.Fields(needs), "")
+			all := strings.Fields(needs)
 			slices.Reverse(all) // modules.dep names what is needed last first
-			for _, path := range append(all[1:], name) {
+			for _, path := range append(all, name) {
 				if base := filepath.Base(path); !slices.Contains(order, base) {
 					data, err := os.ReadFile(filepath.Join(dir, "root/lib/modules", k.Release, path))
 					if err != nil {
@@ -239,7 +240,6 @@ func initrd(k lab.Kernel, dir string) (string, error) {
 			}
 		}
 	}
-	// What ext4 asks for by name, which modules.dep does not have.
 	files = append(files, vm.File{Name: "order", Mode: 0o644, Data: []byte(strings.Join(order, "\n") + "\n")})
 	name := filepath.Join(dir, "initrd")
 	f, err := os.Create(name)

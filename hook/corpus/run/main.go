@@ -31,7 +31,7 @@ func main() {
 }
 
 func run(ctx context.Context) error {
-	only := flag.String("only", "", "changes whose name matches this `pattern`, for example ^6.12/ or fs-")
+	only := flag.String("only", "", "changes whose name matches this `pattern`, for example ^6.12/ or /cloud-amd64/fs-")
 	flag.Parse()
 	pattern, err := regexp.Compile(*only)
 	if err != nil {
@@ -43,7 +43,7 @@ func run(ctx context.Context) error {
 	}
 	var chosen []corpus.Change
 	for _, c := range all {
-		if pattern.MatchString(c.Series + "/" + c.Name) {
+		if pattern.MatchString(c.Series + "/" + c.Flavour + "/" + c.Name) {
 			chosen = append(chosen, c)
 		}
 	}
