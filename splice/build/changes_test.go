@@ -108,58 +108,6 @@ func TestMovedAndMerged(t *testing.T) {
 	}
 }
 
-func TestIncluded(t *testing.T) {
-	dir := t.TempDir()
-	for name, text := range map[string]string{
-		"kernel/sched/build.c": "#include <linux/sched.h>\n # include \"rt.c\"\n",
-		"kernel/sched/rt.c":    "#include \"deep.c\"\n#include \"build.c\"\n",
-		"kernel/sched/deep.c":  "int x;\n",
-		"kernel/other.c":       "#include \"../kernel/sched/rt.h\"\n// #include \"rt.c\"\n",
-		"kernel/angle.c":       "#include <linux/rt.c>\n",
-	} {
-		path := filepath.Join(dir, name)
-		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	units := []kbuild.Unit{unitOf("kernel/sched/build.o"), unitOf("kernel/other.o"), unitOf("kernel/angle.o"), unitOf("kernel/missing.o")}
-	generated := unitOf("kernel/gen.o")
-	generated.Source = "O:kernel/gen.c"
-	units = append(units, generated)
-	for _, tc := range []struct {
-		file string
-		want map[string]string
-	}{
-		{"kernel/sched/rt.c", map[string]string{"kernel/sched/build.o": "kernel/sched/rt.c", "kernel/angle.o": "kernel/sched/rt.c"}},
-		{"kernel/sched/deep.c", map[string]string{"kernel/sched/build.o": "kernel/sched/deep.c"}},
-		{"kernel/sched/nowhere.c", map[string]string{}},
-	} {
-		got, err := included(t.Context(), dir, units, []string{tc.file})
-		if err != nil {
-			t.Fatal(err)
-		}
-		if diff := cmp.Diff(tc.want, got); diff != "" {
-			t.Errorf("%s: %s", tc.file, diff)
-		}
-	}
-	if got, err := included(t.Context(), "/nowhere", units, nil); got != nil || err != nil {
-		t.Errorf("without files: %v, %v", got, err)
-	}
-}
-
-func FuzzIncludedSource(f *testing.F) {
-	f.Add("#include \"a.c\"")
-	f.Add("# include <x/y.S>")
-	f.Fuzz(func(t *testing.T, line string) {
-		if n := includedSource([]byte(line)); n != "" && !strings.Contains(line, n) {
-			t.Errorf("%q from %q", n, line)
-		}
-	})
-}
-
 func TestConfigChanges(t *testing.T) {
 	dir := t.TempDir()
 	write := func(name, text string) string {

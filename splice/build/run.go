@@ -178,7 +178,7 @@ func (b *builder) selectUnits(ctx context.Context, delta *tree.Delta) ([]*candid
 		list = append(list, cand)
 	}
 	if len(reached.deferred) > 0 {
-		groups = append(groups, deferredFiles("header", "units that did not change themselves may be compiled from it; that is not examined yet", reached.deferred))
+		groups = append(groups, deferredFiles("header", "too many units may be compiled from what it changes to examine them all", reached.deferred))
 	}
 	b.deferred = reached.deferred
 	if len(c.other) > 0 {
