@@ -41,8 +41,9 @@ tap() {
 
 # bridge: one that sends its topology to a port
 bridge() {
-	modprobe bridge && modprobe dummy && ifconfig dummy0 up || return
-	brctl addbr br9 && brctl stp br9 on && brctl addif br9 dummy0 && ifconfig br9 up || return
-	sleep 3
+	modprobe bridge && modprobe dummy
+	brctl addbr br9 && brctl addif br9 dummy0 || return
+	echo 1 >/sys/class/net/br9/bridge/stp_state
+	ifconfig dummy0 up && ifconfig br9 up && sleep 3
 	ifconfig br9 down && brctl delbr br9
 }

@@ -241,6 +241,7 @@ static void tun(void)
 	r.ifr_flags = IFF_UP;
 	must(ioctl(s, SIOCSIFFLAGS, &r), "SIOCSIFFLAGS");
 	must(write(fd, packet, sizeof(packet)), "write");
+	sleep(2); /* the device announces itself: packets in the other direction */
 }
 
 static void scm(void)
