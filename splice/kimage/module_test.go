@@ -254,7 +254,11 @@ func TestModuleFields(t *testing.T) {
 			t.Errorf("%s is found as %+v, %v", sym, p, err)
 		}
 	}
-	if p, err := im.Refer(12345); err == nil {
+	// inside a function of the kernel
+	if p, err := im.Refer(fentry + 1); err != nil || p.Symbol != "__fentry__" || p.Addend != 1 {
+		t.Errorf("behind __fentry__ is %+v, %v", p, err)
+	}
+	if p, err := im.Refer(1 << 40); err == nil {
 		t.Errorf("an address of nothing is %+v", p)
 	}
 }
