@@ -6,6 +6,7 @@
 package live
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -172,8 +173,8 @@ func applyError(module string, err error) error {
 	return &outcome.Error{Outcome: outcome.Failed, What: "applying " + module, Err: err}
 }
 
-// verify asks the kernel whether each function of the splice is redirected. Those
-// of modules that are not loaded will be when they are.
+// verify asks the kernel whether each function of the splice is redirected, in the
+// object that it is in. Those of modules that are not loaded will be when they are.
 func (k *Kernel) verify(module string, m splicefile.Manifest) error {
 	there, err := k.Patches.Instance(module)
 	if err != nil {
@@ -183,20 +184,27 @@ func (k *Kernel) verify(module string, m splicefile.Manifest) error {
 		if fn.Kind != "changed" {
 			continue
 		}
-		object := fn.Object
-		if object == "" {
-			object = "vmlinux"
+		object := cmp.Or(fn.Object, vmlinux)
+		if object != vmlinux && !k.loaded(object) {
+			continue
 		}
 		dir := "sys/kernel/livepatch/" + there + "/" + object
 		if _, err := fs.Stat(k.Root, fmt.Sprintf("%s/%s,%d", dir, fn.Name, max(fn.Sympos, 1))); err != nil {
-			return fmt.Errorf("verifying that %s is redirected: %w", fn.Name, err)
+			return fmt.Errorf("verifying that %s of %s is redirected: %w", fn.Name, object, err)
 		}
-		// Kernels before 6.1 do not have the file.
-		if b, err := fs.ReadFile(k.Root, dir+"/patched"); err == nil && object == "vmlinux" && strings.TrimSpace(string(b)) != "1" {
+		// Kernels before 6.1 do not have the file. A module may have gone meanwhile.
+		if b, err := fs.ReadFile(k.Root, dir+"/patched"); err == nil && strings.TrimSpace(string(b)) != "1" && (object == vmlinux || k.loaded(object)) {
 			return fmt.Errorf("verifying that %s is redirected: the kernel says that %s is not patched", fn.Name, object)
 		}
 	}
 	return nil
+}
+
+// loaded says whether a module is there: its livepatch comes before it is live, and
+// goes after it has ceased to be.
+func (k *Kernel) loaded(module string) bool {
+	state, err := fs.ReadFile(k.Root, "sys/module/"+module+"/initstate")
+	return err == nil && strings.TrimSpace(string(state)) == "live"
 }
 
 // Undo takes the modules of f out.
