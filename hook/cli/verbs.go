@@ -98,23 +98,48 @@ func (a *app) showCommand() *cobra.Command {
 			if asJSON {
 				return a.printJSON(m)
 			}
-			a.printf("splice      %s\n", m.ID)
-			a.printf("from        %s   %s   build id %s\n", m.From.Release, m.From.Version, m.From.BuildID)
-			a.printf("to          %s   %s\n", m.To.Release, m.To.Version)
-			a.printf("compiler    %s\n", m.Compiler)
-			a.printf("vendor      %d of %d new functions are those of the shipped image\n", m.PostMatch.Matched, m.PostMatch.Total)
-			for _, t := range m.Targets {
-				a.printf("target      %s   build id %s\n", t.Name, t.BuildID)
-			}
-			for _, mod := range m.Modules {
-				a.printf("module      %s, %d bytes, sha256 %s\n", mod.Name, mod.Size, mod.SHA256)
-			}
+			a.printManifest(m)
 			a.printGroups(m.Groups)
 			return nil
 		},
 	}
 	c.Flags().BoolVar(&asJSON, "json", false, "print the manifest as JSON")
 	return c
+}
+
+func (a *app) printManifest(m splicefile.Manifest) {
+	a.printf("splice      %s\n", m.ID)
+	if len(m.Patches) > 0 {
+		a.printf("kernel      %s   %s   build id %s\n", m.From.Release, m.From.Version, m.From.BuildID)
+		if m.Description != "" {
+			a.printf("description %s\n", m.Description)
+		}
+		for _, p := range m.Patches {
+			fuzz := ""
+			if p.Fuzz > 0 {
+				fuzz = fmt.Sprintf(", %d hunks with fuzz", p.Fuzz)
+			}
+			a.printf("patch       %s, sha256 %s%s\n", p.Name, p.SHA256, fuzz)
+		}
+	} else {
+		a.printf("from        %s   %s   build id %s\n", m.From.Release, m.From.Version, m.From.BuildID)
+		a.printf("to          %s   %s\n", m.To.Release, m.To.Version)
+		a.printf("vendor      %d of %d new functions are those of the shipped image\n", m.PostMatch.Matched, m.PostMatch.Total)
+	}
+	a.printf("compiler    %s\n", m.Compiler)
+	for _, t := range m.Targets {
+		a.printf("target      %s   build id %s\n", t.Name, t.BuildID)
+	}
+	for _, mod := range m.Modules {
+		stays := ""
+		if mod.Pinned {
+			stays = ", stays loaded when undone"
+		}
+		a.printf("module      %s, %d bytes, sha256 %s%s\n", mod.Name, mod.Size, mod.SHA256, stays)
+	}
+	for _, n := range m.Notes {
+		a.printf("note        %s\n", n)
+	}
 }
 
 func (a *app) unameCommand() *cobra.Command {
