@@ -31,11 +31,11 @@ test-all: test race fuzz loop property corpus demo ## test, the race detector, e
 race: ## the tests of what runs concurrently, under the race detector
 	CGO_ENABLED=1 $(GO) test -race -timeout 30m $$($(GO) list ./distro/... ./hook/... ./plugins/... | grep -v /e2e)
 
-ROUNDS ?= 200
 .PHONY: corpus
 corpus: ## make a splice of each of many real changes, try it in a booted kernel, print a table; CHANGES=pattern for some
 	$(GO) run ./hook/corpus/run -only '$(CHANGES)'
 
+ROUNDS ?= 200
 .PHONY: loop
 loop: ## apply, use and undo a real splice ROUNDS times under load in a virtual machine
 	ROUNDS=$(ROUNDS) $(GO) test -count 1 -timeout 3h -run '^TestLoop$$' -v ./hook/e2e
