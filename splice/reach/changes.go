@@ -110,11 +110,7 @@ func (d *differ) entity(e *entity, from int) {
 		d.c.Whole = true
 	}
 	for _, x := range e.effects(from) {
-		n := effect{name: d.names.name(x.name), class: x.class}
-		if x.of != 0 {
-			n.of = d.names.name(x.of)
-		}
-		d.c.effects = append(d.c.effects, n)
+		d.c.effects = append(d.c.effects, effect{d.names.name(x.name), x.class})
 	}
 }
 
@@ -122,7 +118,6 @@ func (d *differ) entity(e *entity, from int) {
 type mark struct {
 	name  uint32
 	class class
-	of    uint32
 }
 
 // effects are the names that differ if an entity does; of a type, from the given
@@ -151,11 +146,7 @@ func (e *entity) effects(from int) []mark {
 			list = append(list, mark{name: n, class: classConst})
 			continue
 		}
-		var of uint32
-		if len(e.tags) > 0 {
-			of = e.tags[0]
-		}
-		list = append(list, mark{name: n, class: classMoved, of: of})
+		list = append(list, mark{name: n, class: classMoved})
 	}
 	return list
 }
@@ -163,7 +154,7 @@ func (e *entity) effects(from int) []mark {
 func (d *differ) finish() {
 	c := &d.c
 	slices.SortFunc(c.effects, func(a, b effect) int {
-		return cmp.Or(strings.Compare(a.name, b.name), cmp.Compare(a.class, b.class), strings.Compare(a.of, b.of))
+		return cmp.Or(strings.Compare(a.name, b.name), cmp.Compare(a.class, b.class))
 	})
 	c.effects = slices.Compact(c.effects)
 	for _, e := range c.effects {

@@ -19,13 +19,14 @@ const (
 	kindOpen        // asm, pragma, or not understood: can be part of every unit that includes it
 )
 
-// use is a mention of a name: its number, and two flags.
+// use is a mention of a name: its number, and flags.
 type use uint32
 
 const (
 	onlyPointer use = 1 << iota // each mention is followed by a star
 	onlyMember                  // each mention comes after -> or .
-	useShift    = 2
+	onlyInner                   // each mention is within parentheses or braces: of a declaration, none says what it declares
+	useShift    = 3
 )
 
 func (u use) name() uint32 { return uint32(u >> useShift) }
@@ -45,6 +46,7 @@ type entity struct {
 	invoked []uint32 // macros of kindInvoke
 	args    []uint32 // single names that the macros are given
 	pastes  [][]piece
+	params  int // of a macro
 }
 
 // member is a member of a struct or a constant of an enum, those of nested ones
@@ -78,10 +80,11 @@ type include struct {
 
 // builder makes a file's entities. It is a sink.
 type builder struct {
-	names *interner
-	file  *file
-	hash  maphash.Hash
-	list  []use
+	names  *interner
+	file   *file
+	hash   maphash.Hash
+	list   []use
+	called map[uint32]bool // macros with parameters that the file defines
 }
 
 var keySeed = maphash.MakeSeed()
@@ -131,7 +134,13 @@ func (b *builder) macro(undef bool, toks []token, conds []condition) {
 	}
 	e.key = b.key(append(parts, toks)...)
 	e.uses = b.uses(toks[1:])
-	e.pastes = b.pastes(toks)
+	e.pastes, e.params = b.pastes(toks)
+	if e.params > 0 {
+		if b.called == nil {
+			b.called = make(map[uint32]bool)
+		}
+		b.called[e.defs[0]] = true
+	}
 	// A macro that stands for a file's name: the file may be included through it.
 	if n := includeName(toks[1:]); n.name != "" {
 		n.inside = true
@@ -281,6 +290,8 @@ func (b *builder) declared(toks []token, e *entity) []uint32 {
 		}
 	}
 	depth, value, skip := 0, false, -1
+	// Without a type in front it is no function that is declared, but a macro called.
+	calls, call := true, false
 	for i, t := range toks {
 		if attribute(t.text) && depth == 0 && skip < 0 && i+1 < len(toks) && toks[i+1].is("(") {
 			skip = 0 // the parentheses after it
@@ -301,6 +312,12 @@ func (b *builder) declared(toks []token, e *entity) []uint32 {
 		if i+1 < len(toks) {
 			next = toks[i+1]
 		}
+		if depth == 0 && t.kind == tokIdent && !keyword(t.text) && !basic(t.text) {
+			call = next.is("(") && (calls || t.text == strings.ToUpper(t.text))
+			calls = call
+		} else if depth == 0 && (keyword(t.text) && !storage(t.text) || t.is("*")) {
+			calls = false
+		}
 		switch {
 		case t.is("(") || t.is("[") || t.is("{"):
 			depth++
@@ -313,16 +330,19 @@ func (b *builder) declared(toks []token, e *entity) []uint32 {
 		case value || t.kind != tokIdent || keyword(t.text):
 		case depth == 1 && i > 1 && (toks[i-1].is("*") || toks[i-1].is("(")) && (next.is(")") || next.is("(") || next.is("[")) && starred(toks[:i]):
 			add(t.text) // (*name)
-		case depth == 1 && (next.is(",") || next.is(")")) && (toks[i-1].is("(") || toks[i-1].is(",")):
-			// The only name in an argument: of a prototype a type, of a macro a name.
-			if !strings.HasSuffix(t.text, "_t") && !basic(t.text) {
+		case depth == 1 && call && (next.is(",") || next.is(")")) && (toks[i-1].is("(") || toks[i-1].is(",")):
+			// The only name in an argument. A macro for each item of a list is not
+			// what is defined.
+			if !strings.HasSuffix(t.text, "_t") && !basic(t.text) && !b.called[b.names.id(t.text)] {
 				ids = append(ids, b.names.id(t.text))
 				e.args = append(e.args, b.names.id(t.text))
 			}
 		case depth != 0:
 		case i > 0 && (toks[i-1].text == "struct" || toks[i-1].text == "union" || toks[i-1].text == "enum"):
 		case next.is("("):
-			e.invoked = append(e.invoked, b.names.id(t.text))
+			if call {
+				e.invoked = append(e.invoked, b.names.id(t.text))
+			}
 			if i > 0 && t.text != strings.ToUpper(t.text) {
 				add(t.text)
 			}
@@ -354,7 +374,18 @@ func starred(toks []token) bool {
 // uses collects the names that the tokens mention.
 func (b *builder) uses(toks []token) []use {
 	list := b.list[:0]
+	depth, typeofs := 0, 0 // open brackets, and of them those of typeof
 	for i, t := range toks {
+		switch {
+		case t.is("(") || t.is("{"):
+			if i > 0 && depth == typeofs && strings.HasPrefix(strings.TrimLeft(toks[i-1].text, "_"), "typeof") {
+				typeofs++
+			}
+			depth++
+		case t.is(")") || t.is("}"):
+			depth = max(0, depth-1)
+			typeofs = min(typeofs, depth)
+		}
 		if t.kind != tokIdent || keyword(t.text) {
 			continue
 		}
@@ -368,6 +399,9 @@ func (b *builder) uses(toks []token) []use {
 		}
 		if i > 0 && (toks[i-1].is("->") || toks[i-1].is(".")) {
 			u |= onlyMember
+		}
+		if depth > typeofs {
+			u |= onlyInner
 		}
 		list = append(list, u)
 	}
@@ -402,6 +436,14 @@ func keyword(name string) bool {
 		"for", "goto", "if", "inline", "int", "long", "register", "return", "short", "signed", "sizeof", "static", "struct",
 		"switch", "typedef", "union", "unsigned", "void", "volatile", "while", "asm", "typeof", "defined", "elif", "endif",
 		"ifdef", "ifndef", "__attribute__", "__VA_ARGS__", "__inline", "__inline__", "__extension__", "_Bool":
+		return true
+	}
+	return false
+}
+
+func storage(name string) bool {
+	switch name {
+	case "static", "extern", "inline", "__inline", "__inline__", "const", "register", "auto":
 		return true
 	}
 	return false

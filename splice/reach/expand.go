@@ -15,13 +15,14 @@ type expander struct {
 	types []int32
 
 	groups  []uint32 // by group of pasting macros: now if one of them is reached
-	tried   map[uint32]uint32
+	joins   bool     // the code itself calls a macro that joins its parameters
+	tried   []uint32 // by name: now if it was asked whether it can be pasted
 	answers []answer // by word
 }
 
 func newExpander(s *solver) *expander {
 	return &expander{s: s, seen: make([]uint32, len(s.states)), have: make([]uint32, len(s.types.list)),
-		groups: make([]uint32, len(s.paster.patterns)), tried: make(map[uint32]uint32), answers: make([]answer, len(s.paster.words))}
+		groups: make([]uint32, len(s.paster.patterns)), tried: make([]uint32, len(s.states)), answers: make([]answer, len(s.paster.words))}
 }
 
 func (x *expander) begin() {
@@ -42,6 +43,7 @@ func (x *expander) has(name uint32) bool { return x.seen[name] == x.now }
 // meets by types and by pasted names; nil for none. why is told each name.
 func (x *expander) result(why func(name uint32, b bits)) bits {
 	s := x.s
+	x.joins = slices.ContainsFunc(x.names, func(n uint32) bool { return s.paster.joins[n] })
 	for i := 0; i < len(x.names); i++ {
 		for _, n := range s.bodies.of(x.names[i]) {
 			x.add(n)
@@ -156,10 +158,11 @@ func (t *types) build(ents []ref, names int) {
 			}
 		}
 	}
-	in := func(uses []use) []int32 {
+	// What is declared with a type in its parameters does not give one.
+	in := func(uses []use, inner bool) []int32 {
 		var list []int32
 		for _, u := range uses {
-			if i, ok := t.byTag[u.name()]; ok && u&onlyMember == 0 {
+			if i, ok := t.byTag[u.name()]; ok && u&onlyMember == 0 && (inner || u&onlyInner == 0) {
 				list = append(list, i)
 			}
 		}
@@ -168,7 +171,7 @@ func (t *types) build(ents []ref, names int) {
 	var gives pairs
 	for _, r := range ents {
 		e := r.e
-		outer := in(e.uses)
+		outer := in(e.uses, e.kind == kindInvoke || e.kind == kindOpen || len(e.invoked) > 0)
 		for _, d := range e.defs {
 			if e.kind == kindMacro {
 				break // expanded where it is used
@@ -185,7 +188,7 @@ func (t *types) build(ents []ref, names int) {
 		}
 		var members []typedMember
 		for _, m := range e.members {
-			if l := in(m.uses); len(l) > 0 {
+			if l := in(m.uses, false); len(l) > 0 {
 				members = append(members, typedMember{m.names, l})
 			}
 		}

@@ -364,6 +364,10 @@ func (w *worker) node(n *node) ([]edge, error) {
 			v = w.scan.parse(text)
 		} else {
 			v = parse(w.names, text)
+			// Plain numbers, of which tables of registers have a million, lead to nothing.
+			v.ents = slices.Clone(slices.DeleteFunc(v.ents, func(e entity) bool {
+				return e.kind == kindMacro && len(e.uses)+len(e.pastes)+len(e.conds) == 0
+			}))
 		}
 		n.versions = append(n.versions, v)
 		for _, inc := range v.includes {

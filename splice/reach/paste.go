@@ -18,12 +18,14 @@ type word struct {
 	name uint32 // 0: no file has it
 	ways []way
 	size int // bytes
+	// Numbers are not kept with the names that code mentions: it may have any.
+	number bool
 }
 
 // way is a pattern that makes the word from others. Code can go it if it reaches
 // one of the macros with that pattern.
 type way struct {
-	group int32 // of macros; none for parameters alone: nearly all code reaches such a macro
+	group int32 // of macros; noGroup for those that join their parameters alone
 	words []int32
 }
 
@@ -38,12 +40,16 @@ type paster struct {
 	ends     map[uint32][]int32 // last operand to groups that begin with a parameter
 	open     []int32            // groups that begin and end with a parameter, and have a literal in between
 
+	joins map[uint32]bool // macros that join parameters with each other
+
 	words []word
 	known map[wordKey]int32
 	root  map[uint32]int32    // changed name to its word
 	by    map[uint32][]uint32 // name to the changed ones that it may be a part of
 
-	closure map[uint32][]int32
+	closure map[uint32][][]piece // of reached
+	sorted  []string             // names
+	results map[*entity][]uint32 // of made
 }
 
 type wordKey struct {
@@ -56,31 +62,70 @@ func (p *paster) add(e *entity) {
 		p.group, p.of = make(map[string]int32), make(map[uint32][]int32)
 		p.begins, p.ends = make(map[uint32][]int32), make(map[uint32][]int32)
 		p.known, p.root = make(map[wordKey]int32), make(map[uint32]int32)
-		p.by, p.closure = make(map[uint32][]uint32), make(map[uint32][]int32)
+		p.by, p.closure = make(map[uint32][]uint32), make(map[uint32][][]piece)
+		p.joins = make(map[uint32]bool)
+		p.results = make(map[*entity][]uint32)
 	}
 	for _, r := range e.pastes {
-		var key strings.Builder
-		for _, x := range r {
-			key.Write([]byte{byte(x), byte(x >> 8), byte(x >> 16), byte(x >> 24)})
+		p.pattern(e.defs[0], r)
+		if !slices.ContainsFunc(r, func(x piece) bool { return x != 0 }) {
+			p.joins[e.defs[0]] = true
 		}
-		g, ok := p.group[key.String()]
-		if !ok {
-			g = int32(len(p.patterns))
-			p.group[key.String()] = g
-			p.patterns = append(p.patterns, r)
-			first, last := uint32(r[0]), uint32(r[len(r)-1])
-			switch {
-			case first != 0:
-				p.begins[first] = append(p.begins[first], g)
-			case last != 0:
-				p.ends[last] = append(p.ends[last], g)
-			case slices.ContainsFunc(r, func(x piece) bool { return x != 0 }):
-				p.open = append(p.open, g)
+	}
+}
+
+// close finds the macros that hand their parameters to one that joins them
+// ("#define PASTE(a, b) PASTE_(a, b)"). What other macros hand to those can be
+// anything in their text.
+func (p *paster) close(macros []*entity) {
+	uses := func(e *entity) bool {
+		return slices.ContainsFunc(e.uses, func(u use) bool { return p.joins[u.name()] })
+	}
+	for grew := true; grew; {
+		grew = false
+		for _, e := range macros {
+			if e.params > 1 && !p.joins[e.defs[0]] && uses(e) {
+				p.joins[e.defs[0]] = true
+				grew = true
 			}
 		}
-		if !slices.Contains(p.of[e.defs[0]], g) {
-			p.of[e.defs[0]] = append(p.of[e.defs[0]], g)
+	}
+	for _, e := range macros {
+		if !uses(e) {
+			continue
 		}
+		for _, u := range e.uses {
+			if n := u.name(); !p.joins[n] {
+				p.pattern(e.defs[0], []piece{piece(n), 0})
+				p.pattern(e.defs[0], []piece{0, piece(n)})
+			}
+		}
+	}
+}
+
+// pattern notes what a macro joins.
+func (p *paster) pattern(macro uint32, r []piece) {
+	var key strings.Builder
+	for _, x := range r {
+		key.Write([]byte{byte(x), byte(x >> 8), byte(x >> 16), byte(x >> 24)})
+	}
+	g, ok := p.group[key.String()]
+	if !ok {
+		g = int32(len(p.patterns))
+		p.group[key.String()] = g
+		p.patterns = append(p.patterns, r)
+		first, last := uint32(r[0]), uint32(r[len(r)-1])
+		switch {
+		case first != 0:
+			p.begins[first] = append(p.begins[first], g)
+		case last != 0:
+			p.ends[last] = append(p.ends[last], g)
+		case slices.ContainsFunc(r, func(x piece) bool { return x != 0 }):
+			p.open = append(p.open, g)
+		}
+	}
+	if !slices.Contains(p.of[macro], g) {
+		p.of[macro] = append(p.of[macro], g)
 	}
 }
 
@@ -91,7 +136,7 @@ func (p *paster) rules(s *solver) {
 	}
 	for i, st := range s.states {
 		id := uint32(i)
-		if st == nil {
+		if st == nil || !s.fine(st) {
 			continue
 		}
 		if _, ok := p.root[id]; ok {
@@ -121,7 +166,13 @@ func (p *paster) leaves(w int32, into map[uint32]bool) {
 
 // longest is the word of a way that the fewest can have.
 func (p *paster) longest(w way) int32 {
-	return slices.MaxFunc(w.words, func(a, b int32) int { return cmp.Compare(p.words[a].size, p.words[b].size) })
+	size := func(n int32) int {
+		if p.words[n].number {
+			return 0
+		}
+		return p.words[n].size
+	}
+	return slices.MaxFunc(w.words, func(a, b int32) int { return cmp.Compare(size(a), size(b)) })
 }
 
 // word returns the number of a word.
@@ -131,7 +182,7 @@ func (p *paster) word(s *solver, text string, depth int) int32 {
 		return w
 	}
 	known, names := s.f.table.ids, s.f.table.names
-	w := word{name: known[text], size: len(text)}
+	w := word{name: known[text], size: len(text), number: strings.Trim(text, "0123456789") == ""}
 	try := func(g int32) {
 		for _, parts := range fit(names, p.patterns[g], text) {
 			if len(parts) == 0 {
@@ -175,7 +226,7 @@ func (p *paster) all(s *solver, parts []string, depth int) ([]int32, bool) {
 	var words []int32
 	for _, part := range parts {
 		w := p.word(s, part, depth)
-		if p.words[w].name == 0 && len(p.words[w].ways) == 0 {
+		if p.words[w].name == 0 && !p.words[w].number && len(p.words[w].ways) == 0 {
 			return nil, false
 		}
 		words = append(words, w)
@@ -185,7 +236,7 @@ func (p *paster) all(s *solver, parts []string, depth int) ([]int32, bool) {
 
 // can says whether code can have a word.
 func (p *paster) can(x *expander, w int32) bool {
-	if n := p.words[w].name; n != 0 && x.has(n) {
+	if n := p.words[w].name; p.words[w].number || n != 0 && x.has(n) {
 		return true
 	}
 	if a := x.answers[w]; a.now == x.now {
@@ -205,7 +256,7 @@ type answer struct {
 // pasted says whether code can make a word.
 func (p *paster) pasted(x *expander, w int32) bool {
 	for _, way := range p.words[w].ways {
-		if way.group != noGroup && x.groups[way.group] != x.now {
+		if way.group == noGroup && !x.joins || way.group != noGroup && x.groups[way.group] != x.now {
 			continue
 		}
 		if !slices.ContainsFunc(way.words, func(part int32) bool { return !p.can(x, part) }) {
@@ -254,52 +305,47 @@ func (p *paster) made(s *solver, e *entity) []uint32 {
 	if len(e.invoked) == 0 || len(e.args) == 0 || len(p.patterns) == 0 {
 		return nil
 	}
+	if out, ok := p.results[e]; ok {
+		return out
+	}
 	names := s.f.table.names
 	var out []uint32
-	words := make([]string, 0, len(e.args))
-	for _, a := range e.args {
-		words = append(words, names[a])
-	}
-	have := make(map[string]bool)
-	for depth := 0; depth < maxDepth && len(words) > 0; depth++ {
-		var next []string
-		for _, m := range e.invoked {
-			for _, at := range p.reached(s, m) {
-				for _, w := range words {
-					text := ""
-					for _, x := range p.patterns[at] {
-						if x == 0 {
-							text += w
-						} else {
-							text += names[x]
-						}
+	var text []byte
+	for _, m := range e.invoked {
+		for _, pattern := range p.reached(s, m) {
+			for _, a := range e.args {
+				text = text[:0]
+				for _, x := range pattern {
+					if x == 0 {
+						x = piece(a)
 					}
-					if !have[text] && len(have) < 100_000 {
-						have[text] = true
-						next = append(next, text)
-						if id, ok := s.f.table.ids[text]; ok {
-							out = append(out, id)
-						}
-					}
+					text = append(text, names[x]...)
+				}
+				if id, ok := s.f.table.ids[string(text)]; ok {
+					out = append(out, id)
 				}
 			}
 		}
-		words = next
-		if depth == 0 && len(words) > 1000 {
-			break
-		}
 	}
+	slices.Sort(out)
+	out = slices.Compact(out)
+	p.results[e] = out
 	return out
 }
 
-// reached are the patterns of all macros that a macro can expand to.
-func (p *paster) reached(s *solver, macro uint32) []int32 {
+// reached are the patterns of all macros that a macro can expand to, and those
+// that come from handing what one pasted to another.
+func (p *paster) reached(s *solver, macro uint32) [][]piece {
 	if list, ok := p.closure[macro]; ok {
 		return list
 	}
 	seen := map[uint32]bool{macro: true}
 	queue := []uint32{macro}
+	groups := make(map[int32]bool)
 	for i := 0; i < len(queue); i++ {
+		for _, g := range p.of[queue[i]] {
+			groups[g] = true
+		}
 		for _, n := range s.bodies.of(queue[i]) {
 			if !seen[n] {
 				seen[n] = true
@@ -307,12 +353,42 @@ func (p *paster) reached(s *solver, macro uint32) []int32 {
 			}
 		}
 	}
-	var list []int32
-	for _, m := range queue {
-		list = append(list, p.of[m]...)
+	if p.sorted == nil {
+		p.sorted = slices.Clone(s.f.table.names)
+		slices.Sort(p.sorted)
 	}
-	slices.Sort(list)
-	list = slices.Compact(list)
+	var list [][]piece
+	for g := range groups {
+		list = append(list, p.patterns[g])
+	}
+	for _, outer := range list[:len(list):len(list)] {
+		for g := range groups {
+			var both []piece
+			for _, x := range outer {
+				if x == 0 {
+					both = append(both, p.patterns[g]...)
+				} else {
+					both = append(both, x)
+				}
+			}
+			if p.begin(s, both) {
+				list = append(list, both)
+			}
+		}
+	}
 	p.closure[macro] = list
 	return list
+}
+
+// begin says whether some name begins as a pattern does.
+func (p *paster) begin(s *solver, pattern []piece) bool {
+	text := ""
+	for _, x := range pattern {
+		if x == 0 {
+			break
+		}
+		text += s.f.table.names[x]
+	}
+	i, _ := slices.BinarySearch(p.sorted, text)
+	return i < len(p.sorted) && strings.HasPrefix(p.sorted[i], text)
 }

@@ -7,7 +7,12 @@
 // sources. It errs on the side of naming too much: a unit that is not named
 // compiles to the same code from both trees.
 //
-// What generated headers say is taken to be the same for both trees.
+// A change of a type's size or members counts wherever code can have a value or
+// a pointer of the type at hand, whichever member it uses; Reason.Layout tells
+// these units apart.
+//
+// What generated headers say is taken to be the same for both trees, and so is what
+// assembly defines with .macro in strings.
 package reach
 
 import (
@@ -41,14 +46,13 @@ const (
 	classPlain              // function or datum: not a member of that name, and only in code
 	classConst              // constant: not a member of that name
 	classType               // where its size or members can matter
-	classMoved              // member: where its type can be at hand
+	classMoved              // member: its type counts, not its name
 )
 
 // effect is a name that changed.
 type effect struct {
 	name  string
 	class class
-	of    string // tag of the type whose member it is
 }
 
 // Changes compares the given headers of both trees, apart from comments, white
@@ -62,6 +66,9 @@ func Changes(ctx context.Context, t Trees, headers []string) ([]Change, error) {
 type Reason struct {
 	Header string   `json:"header"`          // that changed
 	Names  []string `json:"names,omitempty"` // what the unit mentions of it, directly or through other headers, at most maxNames; none if it is enough to include the header
+	// Layout says that the unit is named only because types have another size or
+	// other members: it compiles to the same code where their layouts are kept.
+	Layout bool `json:"layout,omitempty"`
 }
 
 // maxNames bounds Reason.Names.

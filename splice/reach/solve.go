@@ -23,7 +23,7 @@ type ref struct {
 // solver spreads changes over the names of all headers until nothing is added.
 type solver struct {
 	f       *forest
-	headers int // changed ones
+	headers int // changed ones, by parts
 	ents    []ref
 	byName  multi // name to the entities that mention it
 	bodies  multi // macro to the names in its bodies
@@ -35,6 +35,9 @@ type solver struct {
 	events []bits   // by node: what is compiled into the unit that creates its trace points
 	traces []bool   // by node: defines trace points
 
+	counts []int // by changed header: names that it changes
+	coarse bits  // headers that change so many that all which include them count as affected
+
 	paster paster
 	typed  bool // some type changed
 	fresh  bool // there are rules or types that the entities were not scanned for
@@ -43,6 +46,7 @@ type solver struct {
 func newSolver(f *forest, headers int) *solver {
 	s := &solver{f: f, headers: headers}
 	var mentions, bodies pairs
+	var macros []*entity
 	s.traces = make([]bool, len(f.nodes))
 	for i, n := range f.nodes {
 		for _, v := range n.versions {
@@ -56,6 +60,7 @@ func newSolver(f *forest, headers int) *solver {
 						bodies.add(e.defs[0], u.name())
 					}
 					s.paster.add(e)
+					macros = append(macros, e)
 				}
 				if n.source {
 					continue
@@ -76,23 +81,30 @@ func newSolver(f *forest, headers int) *solver {
 			}
 		}
 	}
+	s.paster.close(macros)
 	n := len(f.table.names)
 	s.byName, s.bodies = mentions.index(n), bodies.index(n)
 	s.types.build(s.ents, n)
+	s.counts, s.coarse = make([]int, headers), newBits(headers)
 	s.states = make([]*state, n)
 	s.open, s.events = make([]bits, len(f.nodes)), make([]bits, len(f.nodes))
 	return s
 }
 
-// grow adds to the state of a name.
-func (s *solver) grow(name uint32, c class, b bits) {
+// maxChanged is how many names a header may change, with those that follow, until
+// nothing is gained by looking closer. Patches of a function or a macro bring some
+// dozens.
+const maxChanged = 1200
+
+// grow adds to the state of a name and says whether that was new.
+func (s *solver) grow(name uint32, c class, b bits) bool {
 	st := s.states[name]
 	if st == nil {
 		n := s.headers
 		st = &state{newBits(n), newBits(n), newBits(n), newBits(n)}
 		s.states[name] = st
 	}
-	set := st.plain
+	set, grew := st.plain, false
 	switch c {
 	case classMacro:
 		set = st.macro
@@ -101,12 +113,34 @@ func (s *solver) grow(name uint32, c class, b bits) {
 	case classType:
 		set, s.typed = st.typ, true
 	case classMoved:
-		return
+		return false
 	}
-	if set.add(b) {
-		s.queue = append(s.queue, name)
-		s.fresh = true
+	for i := range s.headers {
+		if !b.has(i) || set.has(i) || s.coarse.has(i) {
+			continue
+		}
+		set.set(i)
+		grew = true
+		if s.counts[i]++; s.counts[i] > maxChanged {
+			s.coarse.set(i)
+		}
 	}
+	if !grew {
+		return false
+	}
+	s.queue = append(s.queue, name)
+	s.fresh = true
+	return true
+}
+
+// fine says whether a name comes from a header that is not in coarse.
+func (s *solver) fine(st *state) bool {
+	for i, w := range s.coarse {
+		if (st.macro[i]|st.plain[i]|st.constant[i]|st.typ[i])&^w != 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // apply marks what an entity defines, of a type from a member on.
@@ -114,8 +148,12 @@ func (s *solver) apply(r ref, from int, b bits) {
 	if b.empty() {
 		return
 	}
+	grew := false
 	for _, m := range r.e.effects(from) {
-		s.grow(m.name, m.class, b)
+		grew = s.grow(m.name, m.class, b) || grew
+	}
+	if !grew && r.e.kind != kindOpen && r.e.kind != kindInvoke {
+		return
 	}
 	for _, n := range s.paster.made(s, r.e) {
 		s.grow(n, classPlain, b)

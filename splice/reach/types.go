@@ -201,6 +201,12 @@ func (m *members) add(toks []token, start int32) {
 			mb.names = append(mb.names, m.b.names.id(t.text))
 		}
 	}
+	if !pointer {
+		// Parentheses that are no parameters: a macro's arguments.
+		for i := range mb.uses {
+			mb.uses[i] &^= onlyInner
+		}
+	}
 	m.e.members = append(m.e.members, mb)
 }
 

@@ -14,6 +14,14 @@ import (
 	"github.com/upsplice/upsplice/splice/kbuild"
 )
 
+// Each changed header counts as two: what of it is known by its name, and what
+// follows from types having another size or other members.
+const (
+	partNames = iota
+	partTypes
+	parts
+)
+
 func affected(ctx context.Context, t Trees, units []kbuild.Unit, changes []Change) (map[string][]Reason, error) {
 	if len(changes) == 0 || len(units) == 0 {
 		return nil, nil
@@ -23,27 +31,29 @@ func affected(ctx context.Context, t Trees, units []kbuild.Unit, changes []Chang
 	if err != nil {
 		return nil, err
 	}
-	s := newSolver(f, len(changes))
-	whole := newBits(len(changes))
-	changed := make([][]int32, len(changes)) // nodes
+	n := parts * len(changes)
+	s := newSolver(f, n)
+	whole := newBits(n)
+	changed := make([][]int32, n) // nodes
 	for i, c := range changes {
-		b := newBits(len(changes))
-		b.set(i)
 		if at, ok := f.index[path.Clean(c.Header)]; ok {
-			changed[i] = []int32{at}
+			for p := range parts {
+				changed[parts*i+p] = []int32{at}
+			}
 		}
 		if c.Whole {
-			whole.set(i)
+			whole.set(parts * i)
 		}
-		s.begin(c, b)
+		s.begin(c, i)
 	}
 	if err := s.spread(ctx); err != nil {
 		return nil, err
 	}
+	whole.add(s.coarse)
 	r := newReacher(f)
-	sees := r.spread(changed, len(changes))
-	open := r.gather(s.open, len(changes))
-	events := r.gather(s.events, len(changes))
+	sees := r.spread(changed, n)
+	open := r.gather(s.open, n)
+	events := r.gather(s.events, n)
 
 	found := make(map[string][]Reason)
 	var mu sync.Mutex
@@ -59,7 +69,7 @@ func affected(ctx context.Context, t Trees, units []kbuild.Unit, changes []Chang
 				for _, inc := range lines[i].include {
 					roots = append(roots, f.index[inc])
 				}
-				u.sees = newBits(len(changes))
+				u.sees = newBits(n)
 				for _, at := range roots {
 					u.sees.add(sees[at])
 				}
@@ -89,8 +99,11 @@ func affected(ctx context.Context, t Trees, units []kbuild.Unit, changes []Chang
 	return found, ctx.Err()
 }
 
-// begin marks what a header's change names.
-func (s *solver) begin(c Change, b bits) {
+// begin marks what the change of the i-th header names.
+func (s *solver) begin(c Change, i int) {
+	b, types := newBits(s.headers), newBits(s.headers)
+	b.set(parts*i + partNames)
+	types.set(parts*i + partTypes)
 	effects := c.effects
 	if effects == nil {
 		for _, n := range c.Names {
@@ -107,7 +120,11 @@ func (s *solver) begin(c Change, b bits) {
 			id = s.add(e.name)
 		}
 		known[id] = true
-		s.grow(id, e.class, b)
+		if e.class == classType {
+			s.grow(id, e.class, types)
+		} else {
+			s.grow(id, e.class, b)
+		}
 	}
 	// What an invocation that changed makes by pasting.
 	for _, r := range s.ents {
@@ -199,9 +216,13 @@ func (u *unit) defines(list []string) {
 
 func (u *unit) list(changes []Change) []Reason {
 	var list []Reason
-	for _, i := range slices.Sorted(maps.Keys(u.reasons)) {
-		r := Reason{Header: changes[i].Header}
-		for _, n := range u.reasons[i] {
+	for _, at := range slices.Sorted(maps.Keys(u.reasons)) {
+		i := at / parts
+		if at%parts == partTypes && len(list) > 0 && list[len(list)-1].Header == changes[i].Header {
+			continue
+		}
+		r := Reason{Header: changes[i].Header, Layout: at%parts == partTypes}
+		for _, n := range u.reasons[at] {
 			r.Names = append(r.Names, u.s.f.table.name(n))
 		}
 		slices.SortFunc(r.Names, func(a, b string) int {

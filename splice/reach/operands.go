@@ -2,9 +2,9 @@
 
 package reach
 
-// pastes returns the rows of operands that a macro joins with ##. toks begin with
-// the macro's name. Parameters are 0.
-func (b *builder) pastes(toks []token) [][]piece {
+// pastes returns the rows of operands that a macro joins with ##, and how many
+// parameters it has. toks begin with the macro's name. Parameters are 0.
+func (b *builder) pastes(toks []token) (rows [][]piece, count int) {
 	var params map[string]bool
 	body := 1
 	// A macro with parameters has the parenthesis right after its name; white
@@ -14,11 +14,13 @@ func (b *builder) pastes(toks []token) [][]piece {
 		params = make(map[string]bool)
 		for body = 2; body < len(toks) && !toks[body].is(")"); body++ {
 			params[toks[body].text] = true
+			if toks[body].kind == tokIdent || toks[body].is("...") {
+				count++
+			}
 		}
 		params["__VA_ARGS__"] = true
 		body++
 	}
-	var rows [][]piece
 	operand := func(t token) (piece, bool) {
 		switch {
 		case t.kind != tokIdent && t.kind != tokNumber:
@@ -48,5 +50,5 @@ func (b *builder) pastes(toks []token) [][]piece {
 			rows = append(rows, row)
 		}
 	}
-	return rows
+	return rows, count
 }
