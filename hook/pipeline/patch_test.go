@@ -114,3 +114,53 @@ func TestUpdateWantsModules(t *testing.T) {
 		t.Errorf("request %+v", req)
 	}
 }
+
+// A splice takes over from the one before it. With patches something may be lost, which
+// is said; an update has all of the update before it.
+func TestReplacingPatchesIsSaid(t *testing.T) {
+	w := newWorld(t)
+	p := w.pipeline(t, "boot1")
+	lock, err := p.Journal.TryLock()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lock.Unlock()
+	apply := func(to string, patches ...string) (notes []string) {
+		t.Helper()
+		name := "upsplice_" + strings.Join(append(patches, to[:3]), "_")
+		f := &splicefile.File{
+			Manifest: splicefile.Manifest{From: splicefile.Kernel{Release: "1.0-1-cloud"}, To: splicefile.Kernel{Release: to},
+				Modules: []splicefile.Module{{Name: name, File: name + ".ko"}}},
+			Payload: map[string][]byte{name: []byte("module")},
+		}
+		for _, n := range patches {
+			f.Manifest.Patches = append(f.Manifest.Patches, splicefile.Patch{Name: n})
+		}
+		if err := f.Manifest.Seal(f.Payload); err != nil {
+			t.Fatal(err)
+		}
+		p.Sink = progress.SinkFunc(func(e progress.Event) {
+			if e.Kind == progress.Note {
+				notes = append(notes, e.Text)
+			}
+		})
+		if _, err := p.ApplySplice(t.Context(), lock, f); err != nil {
+			t.Fatal(err)
+		}
+		return notes
+	}
+	for _, c := range []struct {
+		to      string
+		patches []string
+		notes   int
+	}{
+		{"1.1-1-cloud", nil, 0}, {"1.2-1-cloud", nil, 0},
+		{"1.0-1-cloud", []string{"a"}, 1}, {"1.0-1-cloud", []string{"a", "b"}, 1},
+		{"1.0-1-cloud", []string{"a", "b"}, 0}, // the same again
+		{"1.3-1-cloud", nil, 1},
+	} {
+		if notes := apply(c.to, c.patches...); len(notes) != c.notes || len(notes) == 1 && !strings.Contains(notes[0], "takes the place of") {
+			t.Errorf("applying %s with the patches %q: %q", c.to, c.patches, notes)
+		}
+	}
+}

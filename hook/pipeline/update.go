@@ -198,6 +198,7 @@ func (p *Pipeline) ApplySplice(ctx context.Context, lock *journal.Lock, f *splic
 		return p.settled(lock, rec, f)
 	}
 	p.stage("apply", "applying %s: %d functions", rec.ShortID, rec.LiveFunctions)
+	p.noteReplaced(lock.Journal(), f.Manifest)
 	rec.State = journal.Applying
 	rec.BootID = lock.Journal().BootID()
 	if err := lock.Put(rec); err != nil {
@@ -214,6 +215,16 @@ func (p *Pipeline) ApplySplice(ctx context.Context, lock *journal.Lock, f *splic
 	// free is taken at the next opportunity.
 	_ = p.Kernel.Reap()
 	return p.settled(lock, rec, f)
+}
+
+// noteReplaced says what patches come or go with the splice before this one. Between
+// updates of the distribution nothing does: each has all that the one before it has.
+func (p *Pipeline) noteReplaced(j *journal.Journal, m splicefile.Manifest) {
+	old, ok, err := j.Current()
+	if err != nil || !ok || old.ID == m.ID || old.BootID != j.BootID() || len(m.Patches) == 0 && old.From != old.To {
+		return
+	}
+	p.note("%s takes the place of %s: what only that one changes ends", shortID(m.ID), old.ShortID)
 }
 
 // settled writes down that the kernel has the splice in force.
