@@ -283,6 +283,7 @@ func closing(toks []token, i int) int {
 // declared returns what a declaration declares. It may name too much: an
 // attribute that it does not know.
 func (b *builder) declared(toks []token, e *entity) []uint32 {
+	toks = code(toks)
 	var ids []uint32
 	add := func(name string) {
 		if !basic(name) {
@@ -330,6 +331,8 @@ func (b *builder) declared(toks []token, e *entity) []uint32 {
 		case value || t.kind != tokIdent || keyword(t.text):
 		case depth == 1 && i > 1 && (toks[i-1].is("*") || toks[i-1].is("(")) && (next.is(")") || next.is("(") || next.is("[")) && starred(toks[:i]):
 			add(t.text) // (*name)
+		case depth == 1 && i > 1 && toks[i-1].is("(") && next.is(")") && i+2 < len(toks) && toks[i+2].is("("):
+			add(t.text) // (name)(parameters)
 		case depth == 1 && call && (next.is(",") || next.is(")")) && (toks[i-1].is("(") || toks[i-1].is(",")):
 			// The only name in an argument. A macro for each item of a list is not
 			// what is defined.

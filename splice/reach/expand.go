@@ -200,12 +200,6 @@ func (t *types) build(ents []ref, names int) {
 					info.links = append(info.links, l)
 				}
 			}
-			// Nested types and other names of the same type.
-			for _, other := range e.tags {
-				if other != tag {
-					info.links = append(info.links, t.byTag[other])
-				}
-			}
 		}
 	}
 	t.gives = gives.unique().index(names)

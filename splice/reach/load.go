@@ -162,11 +162,12 @@ func (f *forest) global(name string) []string {
 	return found
 }
 
-// standard are the directories that every kernel build looks in.
-func (f *forest) standard() []string {
+// standard are the directories that every kernel build looks in, for all
+// architectures if none are given.
+func (f *forest) standard(arches map[string]bool) []string {
 	roots := []string{"include", "include/uapi"}
 	for arch := range f.list("arch") {
-		if f.exists("arch/" + arch + "/include") {
+		if (len(arches) == 0 || arches[arch]) && f.exists("arch/"+arch+"/include") {
 			roots = append(roots, "arch/"+arch+"/include", "arch/"+arch+"/include/uapi", generated+"arch/"+arch+"/include/generated", generated+"arch/"+arch+"/include/generated/uapi")
 		}
 	}
@@ -248,7 +249,8 @@ func newForest(t Trees) *forest {
 
 // load reads the given files and all that they can include.
 func (f *forest) load(ctx context.Context, units []kbuild.Unit, more []string) ([]line, error) {
-	f.roots = f.standard()
+	arches := make(map[string]bool)
+	var given []string
 	lines := make([]line, len(units))
 	known := make(map[string]bool)
 	var queue []string
@@ -261,9 +263,20 @@ func (f *forest) load(ctx context.Context, units []kbuild.Unit, more []string) (
 				continue
 			}
 			known[d] = true
-			if p, ok := f.place(d); ok && !slices.Contains(f.roots, p) {
-				f.roots = append(f.roots, p)
+			p, ok := f.place(d)
+			if !ok {
+				continue
 			}
+			given = append(given, p)
+			if part := strings.Split(p, "/"); len(part) == 3 && part[0] == "arch" && part[2] == "include" {
+				arches[part[1]] = true
+			}
+		}
+	}
+	f.roots = f.standard(arches)
+	for _, p := range given {
+		if !slices.Contains(f.roots, p) {
+			f.roots = append(f.roots, p)
 		}
 	}
 	for _, r := range f.roots {

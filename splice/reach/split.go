@@ -59,8 +59,26 @@ func split(text string, out sink) {
 		s.tok = s.lex.next()
 	}
 	if len(s.pending) > 0 {
-		s.finish(true)
+		s.finish(!definitions(s.pending))
 	}
+}
+
+// definitions says whether what has no end consists of macros that define what
+// they are given the name of. Other macros can be called for every item of a list,
+// and make whatever the including file wants.
+func definitions(toks []token) bool {
+	depth := 0
+	for _, t := range code(toks) {
+		switch {
+		case t.is("("):
+			depth++
+		case t.is(")"):
+			depth--
+		case depth == 0 && !strings.HasPrefix(t.text, "DEFINE_") && !strings.HasPrefix(t.text, "DECLARE_") && !strings.HasPrefix(t.text, "__DEFINE_"):
+			return false
+		}
+	}
+	return depth == 0
 }
 
 func (s *splitter) code(t token) {
@@ -162,12 +180,12 @@ func (s *splitter) directive() {
 		s.out.include(toks[1:], inside, s.conds)
 	case "if", "ifdef", "ifndef":
 		if inside {
-			s.pending = append(s.pending, toks...)
+			s.inside(toks)
 		}
 		s.conds = append(s.conds, condition{toks: toks, inside: inside, braces: s.braces, parens: s.parens})
 	case "elif", "else", "elifdef", "elifndef":
 		if inside {
-			s.pending = append(s.pending, toks...)
+			s.inside(toks)
 		}
 		if len(s.conds) == 0 {
 			return
@@ -193,19 +211,54 @@ func (s *splitter) directive() {
 			s.braces, s.parens = c.endBraces, c.endParen
 		}
 		if inside {
-			s.pending = append(s.pending, toks[0])
+			s.inside(toks[:1])
 		}
 	case "pragma":
 		if len(toks) > 1 && toks[1].text == "once" {
 			return
 		}
 		if inside {
-			s.pending = append(s.pending, toks...)
+			s.inside(toks)
 		} else {
 			s.entities++
 			s.out.entity(toks, s.conds, true)
 		}
 	}
+}
+
+// What stands around a directive within an entity.
+const (
+	directiveBegin = "#"
+	directiveEnd   = "#end"
+)
+
+func (s *splitter) inside(toks []token) {
+	s.pending = append(s.pending, token{text: directiveBegin, kind: tokPunct})
+	s.pending = append(s.pending, toks...)
+	s.pending = append(s.pending, token{text: directiveEnd, kind: tokPunct})
+}
+
+// code leaves out the directives within an entity.
+func code(toks []token) []token {
+	var out []token
+	depth := 0
+	for i, t := range toks {
+		switch {
+		case t.is(directiveEnd):
+			depth = 0
+		case t.is(directiveBegin):
+			if out == nil {
+				out = append(make([]token, 0, len(toks)), toks[:i]...)
+			}
+			depth = 1
+		case depth == 0 && out != nil:
+			out = append(out, t)
+		}
+	}
+	if out == nil {
+		return toks
+	}
+	return out
 }
 
 // attribute says whether a name that is followed by parentheses belongs to a

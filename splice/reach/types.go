@@ -37,6 +37,7 @@ type members struct {
 
 // head takes the tag before a brace.
 func (m *members) head(toks []token) {
+	toks = code(toks)
 	at := -1
 	for i, t := range toks {
 		if t.text == "struct" || t.text == "union" || t.text == "enum" {
@@ -80,6 +81,11 @@ func (m *members) constants(toks []token) {
 			continue
 		}
 		c := member{key: m.b.key(part), uses: m.b.uses(part), start: int32(len(m.e.members))}
+		part = code(part)
+		if len(part) == 0 {
+			m.e.members = append(m.e.members, c) // conditions alone
+			continue
+		}
 		for i, t := range part {
 			switch {
 			case t.is("="):
@@ -177,6 +183,7 @@ func (m *members) add(toks []token, start int32) {
 		start = int32(len(m.e.members))
 	}
 	mb := member{key: m.b.key(toks), uses: m.b.uses(toks), start: start}
+	toks = code(toks)
 	pointer, depth := false, 0
 	for i, t := range toks {
 		next := token{kind: tokPunct, text: ";"}
