@@ -43,24 +43,30 @@ func parseRecord(record string) (message string, ok bool) {
 	return message, true
 }
 
-// slabs is the number of objects in each slab cache.
-type slabs map[string]int
+// slabs are the slab caches by their names.
+type slabs map[string]slab
 
-// parseSlabs reads /proc/slabinfo, version 2.1: name, active objects, and more
-// (slabinfo(5)).
+type slab struct {
+	objects int // in use
+	size    int // how many objects a slab holds
+}
+
+// parseSlabs reads /proc/slabinfo, version 2.1: name, active objects, all objects,
+// size of one, objects in a slab, and more (slabinfo(5)).
 func parseSlabs(r io.Reader) (slabs, error) {
 	all := slabs{}
 	sc := bufio.NewScanner(r)
 	for sc.Scan() {
 		w := strings.Fields(sc.Text())
-		if len(w) < 3 || w[0] == "slabinfo" || strings.HasPrefix(w[0], "#") {
+		if len(w) < 5 || w[0] == "slabinfo" || strings.HasPrefix(w[0], "#") {
 			continue
 		}
 		n, err := strconv.Atoi(w[1])
-		if err != nil {
+		size, sizeErr := strconv.Atoi(w[4])
+		if err != nil || sizeErr != nil {
 			return nil, fmt.Errorf("reading /proc/slabinfo: the line %q has an unknown form", sc.Text())
 		}
-		all[w[0]] = n
+		all[w[0]] = slab{n, size}
 	}
 	return all, sc.Err()
 }
@@ -70,12 +76,13 @@ const fewObjects = 64
 
 // growing returns the caches that a splice leaks into: those that grew through both
 // halves of the rounds by an object or more for nearly every round. What caches grew
-// by once stays below that.
+// by once stays below that. The kernel counts a slab that a processor holds as full,
+// so that a cache grows by one for no reason, which is many objects if they are small.
 func growing(before, middle, after slabs, rounds int) []Growth {
-	least := max(rounds*2/5, fewObjects)
 	var all []Growth
 	for _, name := range slices.Sorted(maps.Keys(after)) {
-		b, m, a := before[name], middle[name], after[name]
+		b, m, a := before[name].objects, middle[name].objects, after[name].objects
+		least := max(rounds*2/5, fewObjects, after[name].size+1)
 		if m-b >= least && a-m >= least {
 			all = append(all, Growth{name, b, m, a})
 		}

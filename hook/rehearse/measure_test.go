@@ -57,13 +57,14 @@ dentry               500    504    192   21    1 : tunables    0    0    0 : sla
 
 func TestSlabs(t *testing.T) {
 	s, err := parseSlabs(strings.NewReader(slabinfo))
-	if d := cmp.Diff(slabs{"kmalloc-64": 1000, "dentry": 500}, s); err != nil || d != "" {
+	if d := cmp.Diff(slabs{"kmalloc-64": {1000, 64}, "dentry": {500, 21}}, s, cmp.AllowUnexported(slab{})); err != nil || d != "" {
 		t.Errorf("%v (-want +got):\n%s", err, d)
 	}
-	// A leak of one object a round; one that grows once; noise; one that shrinks.
-	before := slabs{"leak": 100, "once": 100, "noise": 100, "falls": 900, "same": 5}
-	middle := slabs{"leak": 200, "once": 900, "noise": 150, "falls": 100, "same": 5}
-	after := slabs{"leak": 300, "once": 901, "noise": 110, "falls": 500, "same": 5, "new": 4000}
+	// A leak of one object a round; one that grows once; noise; a slab more
+	// for each half; one that shrinks.
+	before := slabs{"leak": {100, 32}, "once": {100, 32}, "noise": {100, 32}, "a slab": {340, 170}, "falls": {900, 32}, "same": {5, 32}}
+	middle := slabs{"leak": {200, 32}, "once": {900, 32}, "noise": {150, 32}, "a slab": {510, 170}, "falls": {100, 32}, "same": {5, 32}}
+	after := slabs{"leak": {300, 32}, "once": {901, 32}, "noise": {110, 32}, "a slab": {680, 170}, "falls": {500, 32}, "same": {5, 32}, "new": {4000, 32}}
 	want := []Growth{{"leak", 100, 200, 300}}
 	if d := cmp.Diff(want, growing(before, middle, after, 200)); d != "" {
 		t.Errorf("growing (-want +got):\n%s", d)
