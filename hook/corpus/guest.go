@@ -187,7 +187,8 @@ func (t trial) use(ctx context.Context, m splicefile.Manifest) (calls int, err e
 		return 0, last
 	}
 	defer func() {
-		err = errors.Join(err, write("events/corpus/enable", "0"), os.Truncate(filepath.Join(tracing, "kprobe_events"), 0))
+		// Opening the list to write it anew removes all probes.
+		err = errors.Join(err, write("events/corpus/enable", "0"), os.WriteFile(filepath.Join(tracing, "kprobe_events"), nil, 0))
 	}()
 	if err := write("events/corpus/enable", "1"); err != nil {
 		return 0, err

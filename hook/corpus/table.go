@@ -5,6 +5,7 @@ package corpus
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -13,6 +14,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/upsplice/upsplice/splice/patch"
 	"github.com/upsplice/upsplice/splice/splicefile"
 )
 
@@ -43,6 +45,9 @@ func (r Row) expected() string {
 
 // Fault says in what the row is not as it has to be, "" if it is.
 func (r Row) Fault() string {
+	if r.stale() {
+		return ""
+	}
 	if r.Err != nil {
 		return r.Err.Error()
 	}
@@ -60,6 +65,12 @@ func (r Row) Fault() string {
 		return r.Outcome.Step + ": " + r.Outcome.Error
 	}
 	return ""
+}
+
+// stale rows are changes that a later one has covered.
+func (r Row) stale() bool {
+	var hunk *patch.HunkError
+	return errors.As(r.Err, &hunk)
 }
 
 // Run makes and tries changes, kernel by kernel, in the cache directory, and calls
@@ -142,15 +153,19 @@ func Print(w io.Writer, rows []Row) {
 		return cmp.Or(cmp.Compare(a.Series, b.Series), cmp.Compare(a.Flavour, b.Flavour), cmp.Compare(a.name(), b.name()))
 	})
 	fmt.Fprintf(w, "%-44s %-17s %-22s %-14s %6s  %s\n", "change", "kernel", "target", "verdict", "calls", "")
-	var plain, custom, ran, bad int
+	var plain, custom, ran, bad, stale int
 	refused := map[string]int{}
 	for _, r := range rows {
 		verdict, codes := r.Made.Verdict()
 		if verdict == Refused {
 			verdict += " " + codes[0]
 			if !r.Custom {
-				refused[r.Code]++
+				refused[codes[0]]++
 			}
+		}
+		if r.stale() {
+			verdict = "does not apply"
+			stale++
 		}
 		calls := ""
 		if r.Outcome != nil && r.Outcome.OK {
@@ -177,7 +192,7 @@ func Print(w io.Writer, rows []Row) {
 	for _, code := range slices.Sorted(maps.Keys(refused)) {
 		fmt.Fprintf(w, "; refused for %s: %d", code, refused[code])
 	}
-	fmt.Fprintf(w, "; not as expected: %d\n", bad)
+	fmt.Fprintf(w, "; do not apply to today's kernels: %d; not as expected: %d\n", stale, bad)
 }
 
 func targets(f *splicefile.File, target string) string {

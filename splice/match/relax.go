@@ -136,7 +136,7 @@ func (m *matcher) relax() bool {
 	m.relaxed = map[*object.Section]shrinks{}
 	for _, f := range m.funcs {
 		fn := f.sym
-		if len(f.places) > 0 || f.best == nil || !f.best.short || fn.Value != 0 || fn.Size != uint64(len(fn.Section.Data)) {
+		if len(f.places) > 0 || f.best == nil || fn.Value != 0 || fn.Size != uint64(len(fn.Section.Data)) {
 			continue
 		}
 		var found []shrinks
