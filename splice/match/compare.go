@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"github.com/upsplice/upsplice/splice/insn"
+	"github.com/upsplice/upsplice/splice/kimage"
 	"github.com/upsplice/upsplice/splice/object"
 )
 
@@ -136,7 +137,7 @@ func (m *matcher) endsAt(fn *object.Symbol, addr uint64) *difference {
 	}
 	for pos := 0; pos < len(gap); {
 		k := padding(gap[pos:])
-		if k == 0 && m.overriddenAt(fn, end+uint64(pos)) {
+		if k == 0 && (m.functionAt(end+uint64(pos)) || m.overriddenAt(fn, end+uint64(pos))) {
 			return nil
 		}
 		if k == 0 {
@@ -152,6 +153,18 @@ func (m *matcher) endsAt(fn *object.Symbol, addr uint64) *difference {
 func (m *matcher) definesAt(sec *object.Section, off uint64) bool {
 	for _, s := range m.index.In(sec) {
 		if s.Value == off {
+			return true
+		}
+	}
+	return false
+}
+
+// functionAt says whether a function starts at addr, with or without a name: calls of
+// __fentry__ stand nowhere else.
+func (m *matcher) functionAt(addr uint64) bool {
+	const endbr = 4 // bytes that may come first
+	for _, s := range m.img.SitesIn(addr, endbr+1) {
+		if s.Kind == kimage.SiteMcount && (s.Addr == addr || s.Addr == addr+endbr) {
 			return true
 		}
 	}
