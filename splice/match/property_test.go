@@ -151,7 +151,7 @@ type property struct {
 	units, unchanged   int
 	failed             int      // units that did not compile
 	uncompiled         []string // what the compiler said of them
-	functions, matched int // those that the linker dropped not counted
+	functions, matched int      // those that the linker dropped not counted
 	relocs             int
 	dropped            []string // functions that are not in the kernel
 	changed            []string // units that differ from themselves
