@@ -108,3 +108,26 @@ func TestRehearseSeesFaults(t *testing.T) {
 		})
 	}
 }
+
+// TestRehearseAModule: the target comes before the splice and after it.
+func TestRehearseAModule(t *testing.T) {
+	k, _ := lab.NeedPair(t)
+	rep, err := rehearse.Run(t.Context(), rehearse.Options{
+		Splice: patched(t, k, "cmdline", "serial-first"), Image: k.Vmlinuz, Modules: filepath.Join(k.Root, "lib/modules", k.Release),
+		Program: vmtest.BuildStatic(t, "github.com/upsplice/upsplice/hook/upsplice", false), Rounds: 2,
+		Step: func(s rehearse.Step) { t.Logf("%v %5.1f s %s: %s", s.OK, s.Seconds, s.Name, s.Detail) },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var loaded []string
+	for _, s := range rep.Steps {
+		if strings.HasPrefix(s.Name, "load modules") || s.Name == "unload modules" {
+			loaded = append(loaded, s.Detail)
+		}
+	}
+	want := []string{"virtio_blk", "virtio_blk, virtio, virtio_ring", "virtio_blk"}
+	if d := cmp.Diff(want, loaded); d != "" || !rep.OK || rep.Rounds != 2 {
+		t.Errorf("loading and unloading (-want +got):\n%s\n%+v", d, rep)
+	}
+}
