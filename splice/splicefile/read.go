@@ -10,6 +10,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
+	"unicode"
 )
 
 func read(r io.Reader) (*File, error) {
@@ -121,5 +123,23 @@ func decode(text []byte, m *Manifest) error {
 	if !bytes.Equal(again, text) {
 		return fmt.Errorf("%s: not in the form that upsplice writes", manifestName)
 	}
-	return nil
+	return printable(text)
+}
+
+// printable refuses texts that would control the terminal which they are shown on.
+func printable(text []byte) error {
+	d := json.NewDecoder(bytes.NewReader(text))
+	for {
+		token, err := d.Token()
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("%s: %w", manifestName, err)
+		}
+		s, ok := token.(string)
+		if i := strings.IndexFunc(s, func(r rune) bool { return unicode.IsControl(r) && r != '\n' && r != '\t' }); ok && i >= 0 {
+			return fmt.Errorf("%s: %+q has a control character", manifestName, s)
+		}
+	}
 }

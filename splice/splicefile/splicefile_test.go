@@ -114,6 +114,9 @@ func TestReadRefuses(t *testing.T) {
 	}
 	flipped := bytes.Clone(data)
 	flipped[bytes.Index(flipped, []byte("\x7fELF one"))+5] ^= 1
+	colours := sample()
+	colours.Manifest.Description = "\x1b[2J"
+	terminal := written(t, colours)
 	for name, tc := range map[string]struct {
 		data []byte
 		want string
@@ -140,6 +143,7 @@ func TestReadRefuses(t *testing.T) {
 		"unknown field":   {manifest(`"hunks": 3`, `"hunks": 3, "x": 1`), "unknown field"},
 		"altered":         {manifest(`"hunks": 3`, `"hunks": 4`), "manifest.json: damaged or altered"},
 		"other form":      {manifest(`"hunks": 3`, `"hunks":  3`), "not in the form"},
+		"control":         {terminal, "control character"},
 		"path":            {manifest(`"file": "b.ko"`, `"file": "../b.ko"`), "not a plain and unique one"},
 		"same file":       {manifest(`"file": "b.ko"`, `"file": "upsplice_1.ko"`), "not a plain and unique one"},
 		"same name":       {manifest(`"name": "b"`, `"name": "upsplice_1"`), "not unique"},
