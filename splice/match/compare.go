@@ -23,7 +23,6 @@ type difference struct {
 	off        int64
 	want, have []byte
 	reason     string
-	short      bool // the image has a short jump there, see relax
 }
 
 // shown is how many bytes of a difference are kept.
@@ -32,7 +31,7 @@ const shown = 16
 // tryAt compares the function with the image at addr.
 func (m *matcher) tryAt(fn *object.Symbol, addr uint64) (place, *difference) {
 	have := m.img.At(addr, int(fn.Size))
-	if known := m.relaxed[fn.Section]; known != nil {
+	if known := m.relaxed[fn.Section]; known != nil && fn.Value+fn.Size == uint64(len(fn.Section.Data)) {
 		expanded, s, ok := m.expand(fn, addr)
 		if !ok || !slices.Equal(s, known) {
 			return place{}, &difference{off: 0, reason: "it has other short jumps than another candidate"}
@@ -114,7 +113,6 @@ func differ(want, have []byte, from, to uint64) *difference {
 // explainShortJump recognises what -ffunction-sections costs, see relax.
 func (d *difference) explainShortJump(sec *object.Section, start uint64, want []byte) {
 	if d.shortJump(sec, start, want) {
-		d.short = true
 		d.reason = "the image has a short jump to a neighbouring function where the object has a long one"
 	}
 }
@@ -125,7 +123,7 @@ const paddingSeen = 64
 // endsAt checks that the image's function ends where the object's does: up to the
 // next symbol there is only padding.
 func (m *matcher) endsAt(fn *object.Symbol, addr uint64) *difference {
-	end := addr + m.imageOffset(fn.Section, fn.Size)
+	end := addr + m.imageSize(fn)
 	next := m.img.SymbolAfter(end - 1)
 	n := paddingSeen
 	if next != 0 && next-end < paddingSeen {

@@ -48,12 +48,12 @@ func (m *matcher) narrowByNeighbours() bool {
 
 // follows says whether addr is right behind f, which has one place.
 func (m *matcher) follows(f *function, addr uint64) bool {
-	return len(f.places) == 1 && m.adjacent(f.places[0].addr+m.imageOffset(f.sym.Section, f.sym.Size), addr)
+	return len(f.places) == 1 && m.adjacent(f.places[0].addr+m.imageSize(f.sym), addr)
 }
 
 // precedes says whether f at addr is right before g, which has one place.
 func (m *matcher) precedes(f *function, addr uint64, g *function) bool {
-	return len(g.places) == 1 && m.adjacent(addr+m.imageOffset(f.sym.Section, f.sym.Size), g.places[0].addr)
+	return len(g.places) == 1 && m.adjacent(addr+m.imageSize(f.sym), g.places[0].addr)
 }
 
 // adjacent says whether there is nothing but padding from end to start.

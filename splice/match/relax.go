@@ -15,14 +15,14 @@ import (
 // has a short jump there if the neighbour is near; what follows moves. Such a
 // function is compared instruction by instruction, each as if the jumps were long.
 
-// shrink says that from an offset of the object on, the image is n bytes behind.
+// shrink says that from an offset of the object's section on, the image is n bytes
+// behind.
 type shrink struct{ off, n uint64 }
 
 // shrinks are those of one function, in order.
 type shrinks []shrink
 
-// image returns how far from the start of the image's function an offset of the
-// object's is.
+// image returns how far from the start of the section an offset is in the image.
 func (s shrinks) image(off uint64) uint64 {
 	gone := uint64(0)
 	for _, x := range s {
@@ -81,7 +81,7 @@ func (m *matcher) expand(fn *object.Symbol, addr uint64) (have []byte, s shrinks
 		if code == nil {
 			return nil, nil, false
 		}
-		relocs := sec.RelocsIn(off, off+n)
+		relocs := sec.RelocsIn(fn.Value+off, fn.Value+off+n)
 		part := append([]byte(nil), code...)
 		short := in.Relative && in.FieldLen == 4 && shortened(in, code)
 		target := addr + off - gone + n
@@ -100,7 +100,7 @@ func (m *matcher) expand(fn *object.Symbol, addr uint64) (have []byte, s shrinks
 		}
 		if !short {
 			for _, r := range relocs {
-				if f := r.Offset - off; pcRelative32(r) && f+4 <= n {
+				if f := r.Offset - fn.Value - off; pcRelative32(r) && f+4 <= n {
 					field := part[f:]
 					binary.LittleEndian.PutUint32(field, binary.LittleEndian.Uint32(field)-uint32(gone))
 				}
@@ -110,12 +110,12 @@ func (m *matcher) expand(fn *object.Symbol, addr uint64) (have []byte, s shrinks
 		off += n
 		if short {
 			gone += n - 2
-			s = append(s, shrink{off, gone})
+			s = append(s, shrink{fn.Value + off, gone})
 		}
 	}
 	for _, b := range inside {
 		to := b.off + uint64(b.in.Target)
-		if to > uint64(len(want)) || b.target != addr+s.image(to) {
+		if to > uint64(len(want)) || b.target != addr+s.image(fn.Value+to)-fn.Value {
 			return nil, nil, false
 		}
 		field := b.off + uint64(b.in.FieldOff)
@@ -136,7 +136,7 @@ func (m *matcher) relax() bool {
 	m.relaxed = map[*object.Section]shrinks{}
 	for _, f := range m.funcs {
 		fn := f.sym
-		if len(f.places) > 0 || f.best == nil || fn.Value != 0 || fn.Size != uint64(len(fn.Section.Data)) {
+		if len(f.places) > 0 || f.best == nil || class(fn) == fn.Section.Name {
 			continue
 		}
 		var found []shrinks
@@ -145,7 +145,7 @@ func (m *matcher) relax() bool {
 				continue
 			}
 			if have, s, ok := m.expand(fn, k.Addr); ok {
-				if _, diff := m.compare(fn.Section, 0, fn.Bytes(), have, k.Addr); diff == nil {
+				if _, diff := m.compare(fn.Section, fn.Value, fn.Bytes(), have, k.Addr); diff == nil {
 					found = append(found, s)
 				}
 			}
@@ -161,6 +161,11 @@ func (m *matcher) relax() bool {
 // image has the start of the section.
 func (m *matcher) imageOffset(sec *object.Section, off uint64) uint64 {
 	return m.relaxed[sec].image(off)
+}
+
+// imageSize returns the size of a function in the image.
+func (m *matcher) imageSize(fn *object.Symbol) uint64 {
+	return m.imageOffset(fn.Section, fn.Value+fn.Size) - fn.Value
 }
 
 // within corrects what a use of a place within a relaxed function implies about

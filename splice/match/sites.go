@@ -87,7 +87,7 @@ func (m *matcher) compareSites(fn *object.Symbol, addr uint64) ([]ref, *differen
 		off  uint64
 	}
 	image := map[site]kimage.Site{}
-	for _, s := range m.img.SitesIn(addr, int(m.imageOffset(fn.Section, fn.Size))) {
+	for _, s := range m.img.SitesIn(addr, int(m.imageSize(fn))) {
 		image[site{s.Kind, s.Addr - addr}] = s
 	}
 	var refs []ref
@@ -96,10 +96,7 @@ func (m *matcher) compareSites(fn *object.Symbol, addr uint64) ([]ref, *differen
 		if e.off < fn.Value || e.off-fn.Value >= fn.Size {
 			continue
 		}
-		off := e.off - fn.Value
-		if m.relaxed[fn.Section] != nil {
-			off = m.imageOffset(fn.Section, off)
-		}
+		off := m.imageOffset(fn.Section, e.off) - fn.Value
 		s, ok := image[site{e.kind, off}]
 		if !ok {
 			// That nothing points to a function is known only where all objects come

@@ -254,10 +254,7 @@ func (m *matcher) report(want []*object.Symbol) *Report {
 
 func (m *matcher) found(f *function) Found {
 	addr := f.places[0].addr
-	out := Found{Symbol: f.sym, Addr: addr, Size: f.sym.Size, Relocs: len(f.sym.Relocs())}
-	if s := m.relaxed[f.sym.Section]; s != nil {
-		out.Size = s.image(out.Size)
-	}
+	out := Found{Symbol: f.sym, Addr: addr, Size: m.imageSize(f.sym), Relocs: len(f.sym.Relocs())}
 	for _, s := range m.img.SymbolAt(addr) {
 		if s.Name == f.sym.Name || out.Name == "" && sameName(s.Name, f.sym.Name) {
 			out.Name = s.Name
