@@ -23,6 +23,7 @@ import (
 // candidate is a changed unit on its way to a verdict.
 type candidate struct {
 	pair
+	reached bool                // by a changed header only
 	reasons []splicefile.Reason // why it cannot go live
 	boot    []splicefile.Reason // what differs without any effect on what runs
 

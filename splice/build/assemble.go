@@ -13,11 +13,13 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strings"
 
 	"github.com/upsplice/upsplice/splice/kimage"
 	"github.com/upsplice/upsplice/splice/livepatch"
 	"github.com/upsplice/upsplice/splice/match"
 	"github.com/upsplice/upsplice/splice/objdiff"
+	"github.com/upsplice/upsplice/splice/object"
 	"github.com/upsplice/upsplice/splice/splicefile"
 )
 
@@ -190,8 +192,21 @@ func (c *candidate) expected() []match.Found {
 			}
 		}
 	}
+	if len(list) == 0 {
+		// Custom code alone, which changes data: what uses the unit's data is there.
+		for s, found := range c.found.Found {
+			if !boots(s) {
+				list = append(list, found)
+			}
+		}
+	}
 	slices.SortFunc(list, func(a, b match.Found) int { return cmp.Compare(a.Addr, b.Addr) })
 	return slices.CompactFunc(list, func(a, b match.Found) bool { return a.Addr == b.Addr })
+}
+
+// boots: the memory of the function has been given away.
+func boots(s *object.Symbol) bool {
+	return strings.HasPrefix(s.Section.Name, ".init") || strings.HasPrefix(s.Section.Name, ".exit")
 }
 
 func vermagicOf(path string) (string, error) {

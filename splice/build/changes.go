@@ -141,6 +141,11 @@ func (p *pair) line() string {
 	return ""
 }
 
+// changed says that the unit's own source is among those that changed.
+func (p *pair) changed(sources []string) bool {
+	return p.pre != nil && slices.Contains(sources, p.pre.Source) || p.post != nil && slices.Contains(sources, p.post.Source)
+}
+
 // pairs lists the units that changed: their own source, what they include, or how
 // they are built. post must be in terms of pre's tree.
 func pairs(pre, post []kbuild.Unit, sources []string, reached map[string]bool) []*pair {

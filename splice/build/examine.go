@@ -4,11 +4,46 @@ package build
 
 import (
 	"context"
+	"slices"
 )
 
-// examine compiles what was not refused so far, and finds reasons to refuse more
-// of it. Units without any difference are dropped.
+// firstReached is how many units that a changed header reaches are looked at first.
+const firstReached = 8
+
+// examine finds out what can go live of the units. A patch goes live whole or not
+// at all: where a few units, those that it changes itself first, are refused, the
+// hundreds that a header may reach need not be compiled.
 func (b *builder) examine(ctx context.Context, list []*candidate) ([]*candidate, error) {
+	if b.set == nil {
+		return b.examineAll(ctx, list)
+	}
+	var few []*candidate
+	others := 0
+	for _, c := range list {
+		if c.reached {
+			others++
+		}
+		if !c.reached || others <= firstReached {
+			few = append(few, c)
+		}
+	}
+	if len(few) == len(list) {
+		return b.examineAll(ctx, list)
+	}
+	seen, err := b.examineAll(ctx, few)
+	if err != nil || slices.ContainsFunc(seen, func(c *candidate) bool { return len(c.reasons) > 0 }) {
+		return seen, err
+	}
+	for i, c := range list {
+		list[i] = &candidate{pair: c.pair, reached: c.reached}
+		list[i].screen()
+	}
+	return b.examineAll(ctx, list)
+}
+
+// examineAll compiles what was not refused so far, and finds reasons to refuse more
+// of it. Units without any difference are dropped.
+func (b *builder) examineAll(ctx context.Context, list []*candidate) ([]*candidate, error) {
 	stop := b.report.time("compile")
 	if err := b.compile(ctx, list); err != nil {
 		return nil, err

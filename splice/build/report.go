@@ -43,7 +43,16 @@ func (r *reporter) time(stage string) func() {
 	return func() {
 		r.mu.Lock()
 		defer r.mu.Unlock()
-		r.timings = append(r.timings, Timing{Stage: stage, Seconds: time.Since(start).Seconds(), CPU: cpuSeconds() - cpu})
+		wall, cpu := time.Since(start).Seconds(), cpuSeconds()-cpu
+		// A stage may come twice: see examine and plainLines.
+		for i := range r.timings {
+			if t := &r.timings[i]; t.Stage == stage {
+				t.Seconds += wall
+				t.CPU += cpu
+				return
+			}
+		}
+		r.timings = append(r.timings, Timing{Stage: stage, Seconds: wall, CPU: cpu})
 	}
 }
 

@@ -173,7 +173,7 @@ func (b *builder) selectUnits(ctx context.Context, delta *tree.Delta) ([]*candid
 	}
 	var list []*candidate
 	for _, p := range pairs(b.units, b.moved, c.sources, reached.units) {
-		cand := &candidate{pair: *p}
+		cand := &candidate{pair: *p, reached: reached.units[p.object] && !p.changed(c.sources)}
 		cand.screen()
 		list = append(list, cand)
 	}
