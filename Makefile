@@ -25,6 +25,7 @@ test: lint deb ## all tests, boots included
 	UPSPLICE_DEB=$(abspath $(DEB)) $(GO) test -timeout 22m ./...
 
 .PHONY: test-all
+test-all: export UPSPLICE_MACHINES := all
 test-all: test race fuzz loop property corpus demo ## test, the race detector, every fuzz target, the long loop, every built-in unit, the corpus, the demonstration
 
 .PHONY: race
