@@ -34,7 +34,8 @@ race: ## the tests of what runs concurrently, under the race detector
 
 .PHONY: corpus
 corpus: ## make a splice of each of many real changes, try it in a booted kernel, print a table; CHANGES=pattern for some
-	$(GO) run ./hook/corpus/run -only '$(CHANGES)'
+	$(GO) build -o $(BUILD)/corpus ./hook/corpus/run
+	$(BUILD)/corpus -only '$(CHANGES)'
 
 ROUNDS ?= 200
 .PHONY: loop

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Run makes splices of the corpus of real changes, tries each in a booted kernel,
-// and prints what became of them.
+// and prints what became of them. It is the program of the guest too, and has to be
+// linked statically.
 package main
 
 import (
@@ -10,8 +11,6 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"regexp"
 
 	"github.com/upsplice/upsplice/hook/corpus"
@@ -55,9 +54,9 @@ func run(ctx context.Context) error {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	program := filepath.Join(dir, "program")
-	if out, err := exec.CommandContext(ctx, "go", "build", "-o", program, "./hook/corpus/run").CombinedOutput(); err != nil {
-		return fmt.Errorf("building the program of the guest: %w: %s", err, out)
+	program, err := os.Executable()
+	if err != nil {
+		return err
 	}
 	var rows []corpus.Row
 	say := func(format string, arg ...any) { fmt.Fprintf(os.Stderr, format+"\n", arg...) }
