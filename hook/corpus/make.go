@@ -82,7 +82,10 @@ func (m *Maker) Make(ctx context.Context, c Change, custom bool) (Made, error) {
 	if err != nil {
 		return Made{}, err
 	}
-	order, err := debversion.Compare(c.Since, m.Kernel.Version)
+	// A backport, 6.12.9-1~deb12u1, has what the version that it is of has.
+	since, _, _ := strings.Cut(c.Since, "~")
+	version, _, _ := strings.Cut(m.Kernel.Version, "~")
+	order, err := debversion.Compare(since, version)
 	if err != nil {
 		return Made{}, err
 	}
