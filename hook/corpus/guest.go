@@ -74,10 +74,10 @@ func Guest(ctx context.Context) error {
 		if err := enc.Encode(Outcome{Name: t.Name, Started: true}); err != nil {
 			return err
 		}
-		messages(kmsg)
+		rehearse.Messages(kmsg)
 		start := time.Now()
 		o := t.run(ctx)
-		if bad := rehearse.Trouble(messages(kmsg)); len(bad) > 0 && o.OK {
+		if bad := rehearse.Trouble(rehearse.Messages(kmsg)); len(bad) > 0 && o.OK {
 			o.OK, o.Step, o.Error = false, "kernel log", bad[0]
 		}
 		o.Name, o.Seconds = t.Name, time.Since(start).Seconds()
@@ -89,23 +89,6 @@ func Guest(ctx context.Context) error {
 		}
 	}
 	return nil
-}
-
-func messages(kmsg *os.File) []string {
-	var all []string
-	buf := make([]byte, 8192)
-	for {
-		n, err := unix.Read(int(kmsg.Fd()), buf)
-		if errors.Is(err, unix.EPIPE) {
-			continue // overwritten before it was read
-		}
-		if err != nil || n == 0 {
-			return all
-		}
-		_, text, _ := strings.Cut(string(buf[:n]), ";")
-		text, _, _ = strings.Cut(text, "\n")
-		all = append(all, text)
-	}
 }
 
 // run applies the splice, uses it, undoes it, and does all that again.

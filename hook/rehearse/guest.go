@@ -132,12 +132,12 @@ func (g *guest) rehearse(ctx context.Context) {
 	if !g.step("start", g.prepare) {
 		return
 	}
-	g.messages() // what the boot said is not the splice's doing
+	Messages(g.log) // what the boot said is not the splice's doing
 	ok := g.walk(ctx)
 	logOK := g.step("kernel log", func() (string, error) {
 		// What the kernel has still to say comes from work that is under way.
 		time.Sleep(time.Second)
-		g.final.Log = append(g.final.Log, Trouble(g.messages())...)
+		g.final.Log = append(g.final.Log, Trouble(Messages(g.log))...)
 		if n := len(g.final.Log); n > 0 {
 			return "", fmt.Errorf("%d messages mean trouble, the first: %s", n, g.final.Log[0])
 		}
@@ -330,12 +330,13 @@ func runScript(ctx context.Context) error {
 	return nil
 }
 
-// messages returns the messages of the kernel log since the last call.
-func (g *guest) messages() []string {
+// Messages returns the messages of the kernel log since the last call. kmsg is
+// /dev/kmsg, opened not to block.
+func Messages(kmsg *os.File) []string {
 	var all []string
 	buf := make([]byte, 16<<10)
 	for {
-		n, err := unix.Read(int(g.log.Fd()), buf)
+		n, err := unix.Read(int(kmsg.Fd()), buf)
 		switch {
 		case errors.Is(err, unix.EPIPE), errors.Is(err, unix.EINTR):
 			continue // some were overwritten before they were read

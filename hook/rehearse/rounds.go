@@ -88,7 +88,7 @@ func (g *guest) someRounds(ctx context.Context, n int) (err error) {
 		if err := g.isGone(); err != nil {
 			return err
 		}
-		if g.final.Log = append(g.final.Log, Trouble(g.messages())...); len(g.final.Log) > 0 {
+		if g.final.Log = append(g.final.Log, Trouble(Messages(g.log))...); len(g.final.Log) > 0 {
 			return errors.New("the kernel log says: " + g.final.Log[0])
 		}
 	}
