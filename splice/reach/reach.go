@@ -11,10 +11,6 @@
 // a pointer of the type at hand, whichever member it uses; Reason.Layout tells
 // these units apart.
 //
-// One kind of unit is not always named: one that uses a type into which another
-// header puts a type whose size changed (struct tpm_chip has a struct hwrng). Callers
-// that put code live compare the layouts of types, and refuse such a change.
-//
 // What generated headers say is taken to be the same for both trees, and so is what
 // assembly defines with .macro in strings.
 package reach

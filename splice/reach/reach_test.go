@@ -52,6 +52,7 @@ static inline int op_sub(int x) { return -x; }
 `,
 	"include/linux/b.h": `#include <linux/a.h>
 struct outer { int o1; struct inner embedded; int o2; };
+struct same { int s1; struct inner inner; int s2; };
 struct holder { struct point *where; int h2; };
 static inline int wrapper(int x) { return helper(x); }
 #define deep(x) wrapper(x)
@@ -79,6 +80,7 @@ TRACE_EVENT(happened, TP_PROTO(int x), TP_fast_assign(__entry->x = helper(x);));
 	"net/member.c":                 "#include <linux/b.h>\nint f(struct holder *h) { return h->where->p2; }\n",
 	"net/hidden.c":                 "#include <linux/b.h>\nextern void *g(void);\nint f(void) { return hidden(g()); }\n",
 	"net/outer.c":                  "#include <linux/b.h>\nint f(struct outer *o) { return o->o2; }\n",
+	"net/same.c":                   "#include <linux/b.h>\nint f(struct same *o) { return o->s1; }\n",
 	"net/array.c":                  "#include <linux/b.h>\nint f(struct array *o) { return o->after; }\n",
 	"net/typedef.c":                "#include <linux/a.h>\nint f(inner_t *o) { return o->second; }\n",
 	"net/enum.c":                   "#include <linux/a.h>\nint f(void) { return BLUE; }\n",
@@ -140,7 +142,7 @@ func TestUnits(t *testing.T) {
 		{"constant", a, "LIMIT 5", "LIMIT 6", "array asm"},
 		{"new macro that hides a function", a, "int outside", "#define plain(x) 3\nint outside", "none"},
 		{"prototype", a, "int outside(int x)", "long outside(int x)", "proto"},
-		{"member at the end", a, "int second;", "int second; int third;", "outer typedef"},
+		{"member at the end", a, "int second;", "int second; int third;", "outer same typedef"},
 		{"member in front", a, "int p1;", "int p0; int p1;", "hidden member"},
 		{"bit field", a, "bits : 3", "bits : 4", "hidden member"},
 		{"enum, last", a, "GREEN, BLUE", "GREEN, BLUE, GREY", ""},
@@ -157,7 +159,7 @@ func TestUnits(t *testing.T) {
 		{"list of items", "include/linux/list.def.h", "ITEM(two)", "ITEM(three)", "list"},
 		{"local header of an included source", "net/local.h", "1", "2", "whole"},
 		{"function around another", b, "return helper(x)", "return 2 * helper(x)", "deep"},
-		{"file scope assembly", b, "struct outer", "asm(\"nop\");\nstruct outer", "array deep hidden member none outer"},
+		{"file scope assembly", b, "struct outer", "asm(\"nop\");\nstruct outer", "array deep hidden member none outer same"},
 		{"moved before a macro", a, "#define LIMIT 5\n", "", "array asm"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

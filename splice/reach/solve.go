@@ -77,6 +77,9 @@ func newSolver(f *forest, headers int) *solver {
 					for _, u := range m.uses {
 						mentions.add(u.name(), at)
 					}
+					for _, n := range m.names {
+						mentions.add(n, at)
+					}
 				}
 			}
 		}
@@ -207,16 +210,14 @@ func (s *solver) trigger(r ref, name uint32) {
 		s.apply(r, 0, st.effect(u, e.kind != kindDecl && e.kind != kindType))
 	}
 	for i, m := range e.members {
-		u, ok := find(m.uses, name)
-		if !ok {
+		own := slices.Contains(m.names, name)
+		if own && e.enum {
 			continue
 		}
-		own := slices.Contains(m.names, name)
-		switch {
-		case own && e.enum:
-		case own:
+		if own {
 			s.apply(r, i, st.macro)
-		default:
+		}
+		if u, ok := find(m.uses, name); ok {
 			s.apply(r, i, st.effect(u, false))
 		}
 	}

@@ -2,7 +2,10 @@
 
 package reach
 
-import "strings"
+import (
+	"slices"
+	"strings"
+)
 
 // typ fills the entity of a type whose braces are at from and to.
 func (b *builder) typ(e *entity, toks []token, from, to int) {
@@ -182,8 +185,16 @@ func (m *members) add(toks []token, start int32) {
 	if start < 0 {
 		start = int32(len(m.e.members))
 	}
-	mb := member{key: m.b.key(toks), uses: m.b.uses(toks), start: start}
+	mb := member{key: m.b.key(toks), start: start}
+	all := toks
 	toks = code(toks)
+	// What is left without the names that are declared: struct hwrng hwrng uses the
+	// type of the name that it declares.
+	rest := slices.Clone(toks)
+	declare := func(i int) {
+		mb.names = append(mb.names, m.b.names.id(toks[i].text))
+		rest[i] = token{kind: tokPunct, text: ";"}
+	}
 	pointer, depth := false, 0
 	for i, t := range toks {
 		next := token{kind: tokPunct, text: ";"}
@@ -202,11 +213,18 @@ func (m *members) add(toks []token, start int32) {
 		case i > 0 && (toks[i-1].text == "struct" || toks[i-1].text == "union" || toks[i-1].text == "enum") && depth == 0:
 		case depth > 0 && pointer:
 			if i > 0 && toks[i-1].is("*") && (next.is(")") || next.is("[") || next.is("(")) && starred(toks[:i]) {
-				mb.names = append(mb.names, m.b.names.id(t.text))
+				declare(i)
 			}
+		case next.kind == tokPunct && strings.Contains(";,[=:)", next.text) && depth == 0:
+			declare(i)
 		case next.kind == tokPunct && strings.Contains(";,[=:)", next.text), next.kind == tokIdent && strings.HasPrefix(next.text, "__"):
+			// Perhaps the name, perhaps a macro's argument or a type.
 			mb.names = append(mb.names, m.b.names.id(t.text))
 		}
+	}
+	mb.uses = m.b.uses(rest)
+	if len(all) != len(toks) {
+		mb.uses = compactUses(append(mb.uses, m.b.uses(all)...)) // with the names in conditions
 	}
 	if !pointer {
 		// Parentheses that are no parameters: a macro's arguments.

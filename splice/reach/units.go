@@ -191,6 +191,9 @@ func (u *unit) text(at int32, seen map[int32]bool) {
 			mention(e.uses)
 			for _, m := range e.members {
 				mention(m.uses)
+				for _, n := range m.names {
+					mention([]use{use(n)<<useShift | onlyMember})
+				}
 			}
 		}
 	}
