@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -32,6 +33,26 @@ type Disk struct {
 // kernel and the C library copy in words, which under emulation is three times as
 // fast as byte by byte.
 const tcgCPU = "max,-erms,-fsrm"
+
+// tcgThreads is how QEMU emulates several processors. Before 8.1 one thread each let a
+// processor translate code while another one wrote it, and then run the breakpoint
+// that a kernel puts there for a moment when it changes its own text: a kernel that
+// switches trace points on and off dies with "Oops: int3" within a minute. QEMU
+// mended it with "accel/tcg: Always lock pages before translation"; see
+// "qemu-x86_64 booting with 8.0.0 stil see int3" on the kernel's list, July 2023.
+var tcgThreads = sync.OnceValue(func() string {
+	out, _ := exec.Command(qemu, "--version").Output()
+	return threadsOf(string(out))
+})
+
+func threadsOf(version string) string {
+	var major, minor int
+	_, rest, _ := strings.Cut(version, " version ")
+	if _, err := fmt.Sscanf(rest, "%d.%d", &major, &minor); err != nil || major < 8 || major == 8 && minor < 1 {
+		return "single"
+	}
+	return "multi"
+}
 
 // Machine is a virtual machine. The zero values of the optional fields are sensible.
 type Machine struct {
@@ -143,7 +164,7 @@ func (m Machine) args(accel string) []string {
 	add := func(s ...string) { a = append(a, s...) }
 	cpu := "host"
 	if accel == "tcg" {
-		accel, cpu = "tcg,thread=multi", tcgCPU
+		accel, cpu = "tcg,thread="+tcgThreads(), tcgCPU
 	}
 	if m.CPU != "" {
 		cpu = m.CPU

@@ -138,3 +138,19 @@ func TestTrialBoot(t *testing.T) {
 		t.Error("a boot that was cut short counts as a success")
 	}
 }
+
+// TestThreads: one thread for all processors where QEMU runs breakpoints that are
+// gone.
+func TestThreads(t *testing.T) {
+	for version, want := range map[string]string{
+		"QEMU emulator version 7.2.22 (Debian 1:7.2+dfsg-7+deb12u18)\nCopyright": "single",
+		"QEMU emulator version 8.0.50":                                           "single",
+		"QEMU emulator version 8.1.0":                                            "multi",
+		"QEMU emulator version 10.0.8 (Debian 1:10.0.8+ds-0+deb13u1)":            "multi",
+		"something else": "single",
+	} {
+		if got := threadsOf(version); got != want {
+			t.Errorf("%.40s: %s, want %s", version, got, want)
+		}
+	}
+}

@@ -135,10 +135,11 @@ func small(t *testing.T, makefile string) Materials {
 		Source: filepath.Join(dir, "src"), Headers: filepath.Join(dir, "headers"), Kbuild: filepath.Join(dir, "kbuild"),
 	}
 	for name, text := range map[string]string{
-		"src/Makefile":                         makefile,
-		"headers/.config":                      "A=y\nCONFIG_MODULE_SIG_KEY=\"out/key.pem\"\n",
-		"headers/include/config/auto.conf":     "",
-		"headers/include/generated/autoconf.h": "",
+		"src/Makefile":                           makefile,
+		"headers/.config":                        "A=y\nCONFIG_MODULE_SIG_KEY=\"out/key.pem\"\n",
+		"headers/include/config/auto.conf":       "",
+		"headers/include/generated/autoconf.h":   "",
+		"headers/include/generated/utsversion.h": "#define UTS_VERSION \"#1\"\n",
 		"headers/include/generated/utsrelease.h": `#define UTS_RELEASE "6.1.0-test"
 `,
 		"headers/arch/x86/include/generated/asm/a.h": "",
@@ -163,7 +164,7 @@ func TestSeed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{".config", "include/generated/autoconf.h", "arch/x86/include/generated/asm/a.h", "scripts/basic/fixdep", "scripts/asn1_compiler", "include/config/auto.conf.cmd", "out/key.pem"} {
+	for _, name := range []string{".config", "include/generated/autoconf.h", "arch/x86/include/generated/asm/a.h", "scripts/basic/fixdep", "scripts/asn1_compiler", "include/config/auto.conf.cmd", "init/utsversion-tmp.h", "out/key.pem"} {
 		if _, err := os.Stat(filepath.Join(o.Dir, name)); err != nil {
 			t.Error(err)
 		}

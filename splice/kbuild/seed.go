@@ -102,6 +102,13 @@ func (m Materials) fill(ctx context.Context, dir string) error {
 	if err := os.Chtimes(filepath.Join(dir, ".config"), configTime, configTime); err != nil {
 		return err
 	}
+	// init/version.c has one that make writes anew in each build.
+	version := filepath.Join(m.Headers, "include/generated/utsversion.h")
+	if _, err := os.Stat(version); err == nil {
+		if err := copyFile(version, filepath.Join(dir, "init/utsversion-tmp.h")); err != nil {
+			return err
+		}
+	}
 	// The packages leave these out; kbuild only wants to see them.
 	missing := append([]string{"include/config/auto.conf.cmd", "include/generated/rustc_cfg"}, placeholders...)
 	if key := signingKey(filepath.Join(dir, ".config")); key != "" {
