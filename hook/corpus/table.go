@@ -5,11 +5,11 @@ package corpus
 import (
 	"cmp"
 	"context"
+	"debug/elf"
 	"errors"
 	"fmt"
 	"io"
 	"maps"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -73,9 +73,13 @@ func (r Row) stale() bool {
 	return errors.As(r.Err, &hunk)
 }
 
-// Run makes and tries changes, kernel by kernel, in the cache directory, and calls
-// done with each row. program is this one, linked statically.
+// Run makes and tries changes, kernel by kernel, and calls done with each row. The
+// cache directory takes some gigabytes for each kernel. program is this one, linked
+// statically.
 func Run(ctx context.Context, changes []Change, cache, program string, say func(format string, arg ...any), done func(Row)) error {
+	if err := static(program); err != nil {
+		return err
+	}
 	byKernel := make(map[[2]string][]Change)
 	for _, c := range changes {
 		key := [2]string{c.Series, c.Flavour}
@@ -121,9 +125,20 @@ func Run(ctx context.Context, changes []Change, cache, program string, say func(
 		for _, r := range rows {
 			done(*r)
 		}
-		// A tree takes more than a gigabyte.
-		if err := os.RemoveAll(m.Cache); err != nil {
-			return err
+	}
+	return nil
+}
+
+// static returns an error if a program needs a loader, which the guest has not got.
+func static(program string) error {
+	f, err := elf.Open(program)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	for _, p := range f.Progs {
+		if p.Type == elf.PT_INTERP {
+			return fmt.Errorf("%s is linked dynamically and cannot run in the guest: build it with CGO_ENABLED=0", program)
 		}
 	}
 	return nil

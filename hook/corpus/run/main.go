@@ -31,6 +31,7 @@ func main() {
 
 func run(ctx context.Context) error {
 	only := flag.String("only", "", "changes whose name matches this `pattern`, for example ^6.12/ or /cloud-amd64/fs-")
+	dir := flag.String("cache", "", "`directory` to make the splices in, and to keep for the next time")
 	flag.Parse()
 	pattern, err := regexp.Compile(*only)
 	if err != nil {
@@ -49,18 +50,19 @@ func run(ctx context.Context) error {
 	if len(chosen) == 0 {
 		return fmt.Errorf("no change matches %q", *only)
 	}
-	dir, err := os.MkdirTemp("/var/tmp", "upsplice-corpus-")
-	if err != nil {
-		return err
+	if *dir == "" {
+		if *dir, err = os.MkdirTemp("/var/tmp", "upsplice-corpus-"); err != nil {
+			return err
+		}
+		defer os.RemoveAll(*dir)
 	}
-	defer os.RemoveAll(dir)
 	program, err := os.Executable()
 	if err != nil {
 		return err
 	}
 	var rows []corpus.Row
 	say := func(format string, arg ...any) { fmt.Fprintf(os.Stderr, format+"\n", arg...) }
-	if err := corpus.Run(ctx, chosen, dir, program, say, func(r corpus.Row) { rows = append(rows, r) }); err != nil {
+	if err := corpus.Run(ctx, chosen, *dir, program, say, func(r corpus.Row) { rows = append(rows, r) }); err != nil {
 		return err
 	}
 	corpus.Print(os.Stdout, rows)
