@@ -40,6 +40,7 @@ const Bytes = "bytes"
 type Request struct {
 	From, To    Kernel
 	Patches     []string // files with unified diffs, applied to From's source in order
+	Policy      Policy   // of an update
 	Description string   // of the patches, for people
 	// CFiles is the directory with the C files of package kmod/cfiles: headers for
 	// custom code in patches, and the support code of livepatch modules.
@@ -47,6 +48,17 @@ type Request struct {
 	Cache    string // directory owned by the building user
 	Jobs     int
 	Progress func(Event) // may be nil; never called concurrently
+}
+
+// Policy is what of an update the administrator wants live.
+type Policy struct {
+	// Allow and Deny are patterns as path.Match has them: of files and directories
+	// ("fs/ext4", "drivers/*"), and behind a colon of functions ("fs/*:ext4_*",
+	// ":do_exit"). Empty Allow allows all; Deny goes before Allow.
+	Allow, Deny []string
+	// Modules are the modules that are examined, beside the kernel itself; nil for
+	// all that are installed.
+	Modules []string
 }
 
 // Result of Run. File is nil if nothing goes live: Groups then says why.

@@ -79,6 +79,7 @@ type Function struct {
 
 // Group is the smallest set of changes that go live together or not at all.
 type Group struct {
+	Files     []string `json:"files,omitempty"` // of the source that it changes
 	Units     []string `json:"units"`
 	Functions []string `json:"functions"`
 	Live      bool     `json:"live"`
@@ -93,7 +94,13 @@ func (g Group) Waits() bool { return !g.Live && !g.Boot }
 
 // Reason is a named cause of a deferral.
 type Reason struct {
-	Code   string `json:"code"`   // stable: "module", "header", "layout", "no-fentry", "data", "pre-mismatch", "post-mismatch", "compile", "section", "init", "flags", "weak", "custom"
+	// Code is stable: "module", "header", "layout", "no-fentry", "data",
+	// "pre-mismatch", "post-mismatch", "compile", "section", "init", "flags", "weak",
+	// "custom"; of changes that need what the running kernel has not got: "member",
+	// "type", "constant", "prototype", "symbol"; of those that no machine can judge:
+	// "balance" (taken here, given back there), "locks", "always-running", "merge"
+	// (the two versions of a file cannot be joined); and "policy".
+	Code   string `json:"code"`
 	What   string `json:"what"`   // the unit, function, type or file
 	Detail string `json:"detail"` // one sentence
 }
