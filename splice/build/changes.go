@@ -32,7 +32,7 @@ func sortChanges(d *tree.Delta) changes {
 		switch {
 		case base == "Kbuild" || strings.HasPrefix(base, "Makefile") || base == "Kbuild.include":
 			c.build = append(c.build, f.Path)
-		case strings.HasPrefix(f.Path, "scripts/gcc-plugins/"):
+		case strings.HasPrefix(f.Path, "scripts/gcc-plugins/") || generating(f.Path):
 			c.other = append(c.other, f.Path)
 		case host || strings.HasPrefix(base, "Kconfig") || documentation(f.Path):
 		case ext == ".c" || ext == ".S":
@@ -44,6 +44,15 @@ func sortChanges(d *tree.Delta) changes {
 		}
 	}
 	return c
+}
+
+// generating says that headers are made from the file, which both sides share.
+func generating(name string) bool {
+	switch name {
+	case "scripts/asn1_compiler.c", "security/selinux/include/classmap.h", "security/selinux/include/initial_sid_to_string.h":
+		return true
+	}
+	return strings.Contains(name, "selinux/genheaders")
 }
 
 func documentation(name string) bool {

@@ -21,6 +21,7 @@ func TestSortChanges(t *testing.T) {
 		"Makefile", "fs/Kbuild", "fs/ext4/Makefile", "scripts/Makefile.lib", "scripts/Kbuild.include",
 		"fs/ext4/mballoc.c", "arch/x86/entry/entry_64.S", "include/linux/fs.h", "fs/Kconfig",
 		"scripts/mod/modpost.c", "scripts/gcc-plugins/x.c", "crypto/x.asn1", "arch/x86/entry/syscalls/syscall_64.tbl",
+		"security/selinux/include/classmap.h", "scripts/asn1_compiler.c",
 		"MAINTAINERS", ".gitignore", "arch/x86/boot/dts/x.dts", "rust/kernel/lib.rs", "fs/README.rst",
 	} {
 		d.Files = append(d.Files, tree.File{Path: p, Kind: "changed", Kept: true})
@@ -31,7 +32,7 @@ func TestSortChanges(t *testing.T) {
 		sources: []string{"fs/ext4/mballoc.c", "arch/x86/entry/entry_64.S"},
 		headers: []string{"include/linux/fs.h"},
 		build:   []string{"Makefile", "fs/Kbuild", "fs/ext4/Makefile", "scripts/Makefile.lib", "scripts/Kbuild.include"},
-		other:   []string{"scripts/gcc-plugins/x.c", "crypto/x.asn1", "arch/x86/entry/syscalls/syscall_64.tbl"},
+		other:   []string{"scripts/gcc-plugins/x.c", "crypto/x.asn1", "arch/x86/entry/syscalls/syscall_64.tbl", "security/selinux/include/classmap.h", "scripts/asn1_compiler.c"},
 	}
 	if diff := cmp.Diff(want, got, cmp.AllowUnexported(changes{})); diff != "" {
 		t.Error(diff)
