@@ -9,6 +9,7 @@ import (
 	"context"
 
 	"github.com/upsplice/upsplice/splice/splicefile"
+	"github.com/upsplice/upsplice/splice/touch"
 )
 
 // Kernel is one side of the update with all that is at hand for it.
@@ -56,6 +57,9 @@ type Policy struct {
 	// ("fs/ext4", "drivers/*"), and behind a colon of functions ("fs/*:ext4_*",
 	// ":do_exit"). Empty Allow allows all; Deny goes before Allow.
 	Allow, Deny []string
+	// Fixes leaves out groups that bring what the running kernel has not got yet, see
+	// package policy.
+	Fixes bool
 	// Modules are the modules that are examined, beside the kernel itself; nil for
 	// all that are installed.
 	Modules []string
@@ -67,10 +71,12 @@ type Result struct {
 	Groups []splicefile.Group
 	Files  int // changed files of the delta
 	Hunks  int
-	Units  int      // changed units that this configuration builds
-	Notes  []string // what behaves in another way than in a kernel that booted with the change
-	Fuzz   []string // hunks of the patches that did not apply exactly
-	Stages []Timing
+	Units  int // changed units that this configuration builds
+	// Sources are the kept files of the delta, for people.
+	Sources []touch.File
+	Notes   []string // what behaves in another way than in a kernel that booted with the change
+	Fuzz    []string // hunks of the patches that did not apply exactly
+	Stages  []Timing
 }
 
 // Timing is the cost of one stage.
