@@ -20,6 +20,7 @@ import (
 	"github.com/BurntSushi/toml"
 
 	"github.com/upsplice/upsplice/hook/outcome"
+	"github.com/upsplice/upsplice/splice/policy"
 )
 
 // DefaultPath is where the file is.
@@ -31,6 +32,11 @@ const maxSize = 1 << 20
 // Config is the content of the file. The doc tag is the comment in Example.
 type Config struct {
 	Enabled           bool          `toml:"enabled" doc:"Whether a kernel update starts a splice at all. With false, the verbs still work by hand."`
+	Policy            Policy        `toml:"policy" doc:"What of an update goes live by itself. \"all\": whatever can safely. \"fixes\": changes of existing code only; what brings a new file, exported symbol, module parameter or device id waits for the next boot. The changelog does not decide that: its CVE ids are given late and name no code. \"off\": nothing; an update is only announced."`
+	Allow             []string      `toml:"allow" doc:"If not empty, only changes that match one of these patterns go live. A pattern is a file or directory of the kernel source (\"fs/ext4\", \"drivers/*\"), a function behind a colon (\":do_exit\"), or both (\"fs/*:ext4_*\"). Changes that belong together go live only if each of them is allowed."`
+	Deny              []string      `toml:"deny" doc:"Changes that match one of these patterns, and those that belong together with them, wait for the next boot, even if they are allowed."`
+	Modules           Modules       `toml:"modules" doc:"Which modules are examined beside the kernel itself. \"installed\": all, so that one that is loaded later has its fixes at once. \"loaded\": those loaded when the splice is built, which is faster; another one is as old as the booted kernel until the next update or boot."`
+	DryRun            bool          `toml:"dry_run" doc:"Build splices of updates and say what would be live, but load nothing."`
 	Wait              time.Duration `toml:"wait" doc:"How long apt waits on a terminal for the result, at its end. \"0s\": not at all. The work goes on either way."`
 	TransitionTimeout time.Duration `toml:"transition_timeout" doc:"How long all tasks may take to switch to the new code before it is taken back."`
 	Cache             string        `toml:"cache" doc:"Where sources and prepared kernels are kept. May be deleted at any time; holds what the last update needed, about 2 GB."`
@@ -42,10 +48,33 @@ type Config struct {
 	Backend           string        `toml:"backend" doc:"The backend for this distribution. Empty: the one that serves the ID in os-release."`
 }
 
+// Policy is what of an update goes live by itself.
+type Policy string
+
+// Policies.
+const (
+	All   Policy = "all"
+	Fixes Policy = "fixes" // changes of existing code, see splice/policy.Addition
+	Off   Policy = "off"
+)
+
+// Modules says which modules an update is examined for.
+type Modules string
+
+// Choices of modules.
+const (
+	Loaded    Modules = "loaded"
+	Installed Modules = "installed"
+)
+
 // Default returns the configuration of a machine without the file.
 func Default() Config {
 	return Config{
 		Enabled:           true,
+		Policy:            All,
+		Allow:             []string{},
+		Deny:              []string{},
+		Modules:           Installed,
 		Wait:              10 * time.Minute,
 		TransitionTimeout: time.Minute,
 		Cache:             "/var/cache/upsplice",
@@ -164,6 +193,10 @@ var (
 
 func (c Config) check() error {
 	switch {
+	case c.Policy != All && c.Policy != Fixes && c.Policy != Off:
+		return fmt.Errorf("policy is %q, must be %q, %q or %q", string(c.Policy), All, Fixes, Off)
+	case c.Modules != Loaded && c.Modules != Installed:
+		return fmt.Errorf("modules is %q, must be %q or %q", string(c.Modules), Loaded, Installed)
 	case c.Wait < 0:
 		return fmt.Errorf("wait is %s, must not be negative", c.Wait)
 	case c.TransitionTimeout <= 0:
@@ -178,6 +211,14 @@ func (c Config) check() error {
 		return fmt.Errorf("build_user %q is not a user name", c.BuildUser)
 	case c.Backend != "" && !backendName.MatchString(c.Backend):
 		return fmt.Errorf("backend %q is not a name of lower case letters, digits and hyphens", c.Backend)
+	}
+	for _, list := range []struct {
+		key      string
+		patterns []string
+	}{{"allow", c.Allow}, {"deny", c.Deny}} {
+		if _, err := policy.New(list.patterns, nil); err != nil {
+			return fmt.Errorf("%s: %w; patterns look like \"fs/ext4\", \"drivers/*\", \":do_exit\" or \"fs/*:ext4_*\"", list.key, err)
+		}
 	}
 	if (c.SignKey == "") != (c.SignCert == "") {
 		return errors.New("sign_key and sign_cert go together: set both or neither")
@@ -212,10 +253,14 @@ func literal(v reflect.Value) string {
 	switch x := v.Interface().(type) {
 	case time.Duration:
 		return fmt.Sprintf("%q", shortDuration(x))
-	case string:
-		return fmt.Sprintf("%q", x)
+	}
+	switch v.Kind() {
+	case reflect.String:
+		return fmt.Sprintf("%q", v.String())
+	case reflect.Slice:
+		return "[]"
 	default:
-		return fmt.Sprint(x)
+		return fmt.Sprint(v.Interface())
 	}
 }
 

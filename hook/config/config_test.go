@@ -41,6 +41,11 @@ func TestExampleIsTheDefault(t *testing.T) {
 func TestEveryKeyIsRead(t *testing.T) {
 	const text = `
 enabled = false
+policy = "fixes"
+allow = ["fs/ext4", ":do_exit"]
+deny = ["drivers/*:probe_*"]
+modules = "loaded"
+dry_run = true
 wait = "0s"
 transition_timeout = "1m30s"
 cache = "/srv/c"
@@ -52,7 +57,8 @@ build_user = "builder"
 backend = "debian"
 `
 	want := Config{
-		Enabled: false, Wait: 0, TransitionTimeout: 90 * time.Second,
+		Enabled: false, Policy: Fixes, Allow: []string{"fs/ext4", ":do_exit"}, Deny: []string{"drivers/*:probe_*"},
+		Modules: Loaded, DryRun: true, Wait: 0, TransitionTimeout: 90 * time.Second,
 		Cache: "/srv/c", Jobs: 3,
 		Snapshot: "https://snapshot.example/archive", SignKey: "/etc/k", SignCert: "/etc/c", BuildUser: "builder", Backend: "debian",
 	}
@@ -67,7 +73,7 @@ backend = "debian"
 
 func TestRefused(t *testing.T) {
 	for _, tc := range []struct{ text, want string }{
-		{"colour = 1", "unknown key colour (known: enabled, wait,"},
+		{"colour = 1", "unknown key colour (known: enabled, policy, allow, deny, modules, dry_run, wait,"},
 		{"colour = 1\nshape = 2", "unknown keys colour, shape (known:"},
 		{"[apt]\nwait = \"1m\"", "unknown keys apt, apt.wait"},
 		{"Wait = \"1m\"", "unknown key Wait"},
@@ -84,6 +90,14 @@ func TestRefused(t *testing.T) {
 		{"sign_key = \"k\"\nsign_cert = \"/c\"", "sign_key"},
 		{"snapshot = \"ftp://x/\"", "snapshot"},
 		{"snapshot = \"file:///etc\"", "snapshot"},
+		{"policy = \"fix\"", `policy is "fix", must be "all", "fixes" or "off"`},
+		{"policy = \"\"", `policy is ""`},
+		{"policy = 1", "policy"},
+		{"modules = \"all\"", `modules is "all", must be "loaded" or "installed"`},
+		{"allow = [\"/fs\"]", `allow: pattern "/fs": a file is given from the root of the kernel source`},
+		{"deny = [\"fs:\"]", `deny: pattern "fs:": there is no function behind the colon; patterns look like`},
+		{"deny = [\"\"]", `deny: pattern "": it is empty`},
+		{"deny = \"fs\"", "deny"},
 		{"build_user = \"root\"", "never parsed as root"},
 		{"build_user = \"\"", "is not a user name"},
 		{"backend = \"../x\"", "backend"},
@@ -106,7 +120,7 @@ func TestRefused(t *testing.T) {
 func TestLoad(t *testing.T) {
 	dir := t.TempDir()
 	got, err := Load(filepath.Join(dir, "none.toml"))
-	if err != nil || got != Default() {
+	if err != nil || !cmp.Equal(got, Default()) {
 		t.Errorf("without a file: %+v, %v", got, err)
 	}
 
