@@ -2,7 +2,11 @@
 
 package reach
 
-import "slices"
+import (
+	"slices"
+
+	"github.com/upsplice/upsplice/splice/clex"
+)
 
 // scanner reads the sources of units: all names that they mention, without order.
 type scanner struct {
@@ -14,14 +18,14 @@ func (s *scanner) parse(text string) *file {
 	clear(s.seen)
 	b := &builder{names: s.names, file: &file{}}
 	b.hash.SetSeed(keySeed)
-	l := newLexer(text)
-	t := l.next()
-	var last token
-	mention := func(t token) {
-		if t.kind == tokIdent && !keyword(t.text) {
-			id := s.names.id(t.text)
+	l := clex.NewLexer(text)
+	t := l.Next()
+	var last clex.Token
+	mention := func(t clex.Token) {
+		if t.Kind == clex.Ident && !clex.Keyword(t.Text) {
+			id := s.names.id(t.Text)
 			u := use(id) << useShift
-			if last.is("->") || last.is(".") {
+			if last.Is("->") || last.Is(".") {
 				u |= onlyMember
 			}
 			if old, ok := s.seen[id]; ok {
@@ -31,14 +35,14 @@ func (s *scanner) parse(text string) *file {
 		}
 		last = t
 	}
-	for t.kind != tokEOF {
-		if !t.first || !t.is("#") {
+	for t.Kind != clex.EOF {
+		if !t.First || !t.Is("#") {
 			mention(t)
-			t = l.next()
+			t = l.Next()
 			continue
 		}
-		var toks []token
-		for t = l.next(); t.kind != tokEOF && !t.first; t = l.next() {
+		var toks []clex.Token
+		for t = l.Next(); t.Kind != clex.EOF && !t.First; t = l.Next() {
 			toks = append(toks, t)
 		}
 		if len(toks) == 0 {
@@ -47,11 +51,11 @@ func (s *scanner) parse(text string) *file {
 		for _, d := range toks {
 			mention(d)
 		}
-		switch toks[0].text {
+		switch toks[0].Text {
 		case "include", "include_next":
-			b.include(toks[1:], false, nil)
+			b.Include(toks[1:], false, nil)
 		case "define":
-			b.macro(false, toks[1:], nil)
+			b.Macro(false, toks[1:], nil)
 		}
 	}
 	f := b.file

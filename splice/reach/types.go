@@ -5,12 +5,14 @@ package reach
 import (
 	"slices"
 	"strings"
+
+	"github.com/upsplice/upsplice/splice/clex"
 )
 
 // typ fills the entity of a type whose braces are at from and to.
-func (b *builder) typ(e *entity, toks []token, from, to int) {
+func (b *builder) typ(e *entity, toks []clex.Token, from, to int) {
 	e.kind = kindType
-	if toks[0].text == "typedef" {
+	if toks[0].Text == "typedef" {
 		e.tags = b.declared(toks[to+1:], e)
 	} else {
 		e.defs = b.declared(toks[to+1:], e)
@@ -23,7 +25,7 @@ func (b *builder) typ(e *entity, toks []token, from, to int) {
 	if m.enum {
 		e.enum = true
 		for i, t := range toks {
-			e.attrs = e.attrs || (i < from || i > to) && (strings.HasPrefix(t.text, "__"))
+			e.attrs = e.attrs || (i < from || i > to) && (strings.HasPrefix(t.Text, "__"))
 		}
 		m.constants(toks[from+1 : to])
 		return
@@ -39,12 +41,12 @@ type members struct {
 }
 
 // head takes the tag before a brace.
-func (m *members) head(toks []token) {
-	toks = code(toks)
+func (m *members) head(toks []clex.Token) {
+	toks = clex.Code(toks)
 	at := -1
 	for i, t := range toks {
-		if t.text == "struct" || t.text == "union" || t.text == "enum" {
-			at, m.enum = i, t.text == "enum"
+		if t.Text == "struct" || t.Text == "union" || t.Text == "enum" {
+			at, m.enum = i, t.Text == "enum"
 		}
 	}
 	if at < 0 {
@@ -53,27 +55,27 @@ func (m *members) head(toks []token) {
 	depth := 0
 	for _, t := range toks[at+1:] {
 		switch {
-		case t.is("("):
+		case t.Is("("):
 			depth++
-		case t.is(")"):
+		case t.Is(")"):
 			depth--
-		case depth == 0 && t.kind == tokIdent && !attribute(t.text) && !keyword(t.text) && !basic(t.text):
-			m.e.tags = append(m.e.tags, m.b.names.id(t.text))
+		case depth == 0 && t.Kind == clex.Ident && !clex.Attribute(t.Text) && !clex.Keyword(t.Text) && !clex.Basic(t.Text):
+			m.e.tags = append(m.e.tags, m.b.names.id(t.Text))
 		}
 	}
 }
 
 // constants takes the text between the braces of an enum. Constants that a macro
 // makes have names that are not known here.
-func (m *members) constants(toks []token) {
+func (m *members) constants(toks []clex.Token) {
 	for len(toks) > 0 {
 		end, depth := len(toks), 0
 		for i, t := range toks {
-			if t.is("(") {
+			if t.Is("(") {
 				depth++
-			} else if t.is(")") {
+			} else if t.Is(")") {
 				depth--
-			} else if t.is(",") && depth == 0 {
+			} else if t.Is(",") && depth == 0 {
 				end = i
 				break
 			}
@@ -84,21 +86,21 @@ func (m *members) constants(toks []token) {
 			continue
 		}
 		c := member{key: m.b.key(part), uses: m.b.uses(part), start: int32(len(m.e.members))}
-		part = code(part)
+		part = clex.Code(part)
 		if len(part) == 0 {
 			m.e.members = append(m.e.members, c) // conditions alone
 			continue
 		}
 		for i, t := range part {
 			switch {
-			case t.is("="):
-				c.computed = !(len(part) == i+2 && small(part[i+1].text))
-			case t.kind != tokIdent || keyword(t.text):
-			case i+1 == len(part) || part[i+1].is("="):
+			case t.Is("="):
+				c.computed = !(len(part) == i+2 && small(part[i+1].Text))
+			case t.Kind != clex.Ident || clex.Keyword(t.Text):
+			case i+1 == len(part) || part[i+1].Is("="):
 				if !c.computed {
-					c.names = append(c.names, m.b.names.id(t.text))
+					c.names = append(c.names, m.b.names.id(t.Text))
 				}
-			case i+1 < len(part) && part[i+1].is("(") && !c.computed && len(c.names) == 0 && !attribute(t.text):
+			case i+1 < len(part) && part[i+1].Is("(") && !c.computed && len(c.names) == 0 && !clex.Attribute(t.Text):
 				m.e.kind = kindOpen
 			}
 			if c.computed {
@@ -108,8 +110,8 @@ func (m *members) constants(toks []token) {
 		if len(c.names) == 0 {
 			// Conditions, or a macro that stands for constants.
 			for _, t := range part {
-				if t.kind == tokIdent && !keyword(t.text) {
-					c.names = append(c.names, m.b.names.id(t.text))
+				if t.Kind == clex.Ident && !clex.Keyword(t.Text) {
+					c.names = append(c.names, m.b.names.id(t.Text))
 				}
 			}
 			if len(part) == 1 {
@@ -128,25 +130,25 @@ func (m *members) constants(toks []token) {
 
 // small says whether a value leaves the type of the constants int.
 func small(number string) bool {
-	return len(number) > 0 && digit(number[0]) && (len(number) <= 9 || strings.HasPrefix(number, "0x") && len(number) <= 9) && !strings.ContainsAny(number, "uUlL")
+	return len(number) > 0 && number[0] >= '0' && number[0] <= '9' && (len(number) <= 9 || strings.HasPrefix(number, "0x") && len(number) <= 9) && !strings.ContainsAny(number, "uUlL")
 }
 
 // struc takes the text between the braces of a struct or union.
-func (m *members) struc(toks []token) {
+func (m *members) struc(toks []clex.Token) {
 	depth, parens, start := 0, 0, int32(-1)
 	first := 0
 	for i := 0; i < len(toks); i++ {
 		t := toks[i]
 		switch {
-		case t.is("("):
+		case t.Is("("):
 			parens++
-		case t.is(")"):
+		case t.Is(")"):
 			parens--
 		case parens > 0:
-		case t.is("{"):
+		case t.Is("{"):
 			m.head(toks[first:i])
 			if m.enum {
-				end := closing(toks, i)
+				end := clex.Closing(toks, i)
 				m.constants(toks[i+1 : end])
 				m.enum = false
 				i, first = end, end+1
@@ -158,19 +160,19 @@ func (m *members) struc(toks []token) {
 			depth++
 			m.add(toks[first:i], start)
 			first = i + 1
-		case t.is("}"):
+		case t.Is("}"):
 			m.add(toks[first:i], start)
 			first = i + 1
 			if depth = max(0, depth-1); depth == 0 {
 				// What is declared after the brace begins where the nested struct does.
 				end := i + 1
-				for end < len(toks) && !toks[end].is(";") {
+				for end < len(toks) && !toks[end].Is(";") {
 					end++
 				}
 				m.add(toks[first:end], start)
 				first, i, start = min(end+1, len(toks)), end, -1
 			}
-		case t.is(";"):
+		case t.Is(";"):
 			m.add(toks[first:i], start)
 			first = i + 1
 		}
@@ -178,7 +180,7 @@ func (m *members) struc(toks []token) {
 	m.add(toks[first:], start)
 }
 
-func (m *members) add(toks []token, start int32) {
+func (m *members) add(toks []clex.Token, start int32) {
 	if len(toks) == 0 {
 		return
 	}
@@ -187,39 +189,39 @@ func (m *members) add(toks []token, start int32) {
 	}
 	mb := member{key: m.b.key(toks), start: start}
 	all := toks
-	toks = code(toks)
+	toks = clex.Code(toks)
 	// What is left without the names that are declared: struct hwrng hwrng uses the
 	// type of the name that it declares.
 	rest := slices.Clone(toks)
 	declare := func(i int) {
-		mb.names = append(mb.names, m.b.names.id(toks[i].text))
-		rest[i] = token{kind: tokPunct, text: ";"}
+		mb.names = append(mb.names, m.b.names.id(toks[i].Text))
+		rest[i] = clex.Token{Kind: clex.Punct, Text: ";"}
 	}
 	pointer, depth := false, 0
 	for i, t := range toks {
-		next := token{kind: tokPunct, text: ";"}
+		next := clex.Token{Kind: clex.Punct, Text: ";"}
 		if i+1 < len(toks) {
 			next = toks[i+1]
 		}
 		switch {
-		case t.is("("):
+		case t.Is("("):
 			depth++
-			pointer = pointer || next.is("*")
-		case t.is(")"):
+			pointer = pointer || next.Is("*")
+		case t.Is(")"):
 			depth--
-		case t.is(":"):
+		case t.Is(":"):
 			mb.bits = true
-		case t.kind != tokIdent || keyword(t.text) || basic(t.text):
-		case i > 0 && (toks[i-1].text == "struct" || toks[i-1].text == "union" || toks[i-1].text == "enum") && depth == 0:
+		case t.Kind != clex.Ident || clex.Keyword(t.Text) || clex.Basic(t.Text):
+		case i > 0 && (toks[i-1].Text == "struct" || toks[i-1].Text == "union" || toks[i-1].Text == "enum") && depth == 0:
 		case depth > 0 && pointer:
-			if i > 0 && toks[i-1].is("*") && (next.is(")") || next.is("[") || next.is("(")) && starred(toks[:i]) {
+			if i > 0 && toks[i-1].Is("*") && (next.Is(")") || next.Is("[") || next.Is("(")) && clex.Starred(toks[:i]) {
 				declare(i)
 			}
-		case next.kind == tokPunct && strings.Contains(";,[=:)", next.text) && depth == 0:
+		case next.Kind == clex.Punct && strings.Contains(";,[=:)", next.Text) && depth == 0:
 			declare(i)
-		case next.kind == tokPunct && strings.Contains(";,[=:)", next.text), next.kind == tokIdent && strings.HasPrefix(next.text, "__"):
+		case next.Kind == clex.Punct && strings.Contains(";,[=:)", next.Text), next.Kind == clex.Ident && strings.HasPrefix(next.Text, "__"):
 			// Perhaps the name, perhaps a macro's argument or a type.
-			mb.names = append(mb.names, m.b.names.id(t.text))
+			mb.names = append(mb.names, m.b.names.id(t.Text))
 		}
 	}
 	mb.uses = m.b.uses(rest)

@@ -12,6 +12,8 @@ import (
 	"sync"
 
 	"github.com/upsplice/upsplice/splice/kbuild"
+
+	"github.com/upsplice/upsplice/splice/clex"
 )
 
 // Each changed header counts as two: what of it is known by its name, and what
@@ -205,9 +207,9 @@ func (u *unit) text(at int32, seen map[int32]bool) {
 // defines takes the names in the options -D.
 func (u *unit) defines(list []string) {
 	for _, d := range list {
-		l := newLexer(d)
-		for t := l.next(); t.kind != tokEOF; t = l.next() {
-			if id := u.s.f.table.lookup(t.text); id != 0 && int(id) < len(u.s.states) {
+		l := clex.NewLexer(d)
+		for t := l.Next(); t.Kind != clex.EOF; t = l.Next() {
+			if id := u.s.f.table.lookup(t.Text); id != 0 && int(id) < len(u.s.states) {
 				u.x.add(id)
 				if st := u.s.states[id]; st != nil {
 					u.why(id, st.effect(use(id)<<useShift, true))
