@@ -33,14 +33,20 @@ func fromModuleBTF(kernel *Types, base, module []byte) (*Types, error) {
 		return nil, err
 	}
 	// What the module refers to of the kernel's types is in both.
-	for key, types := range kernel.byName {
+	merge(own.byName, kernel.byName)
+	merge(own.funcs, kernel.funcs)
+	merge(own.vars, kernel.vars)
+	return own, nil
+}
+
+func merge(to, from map[string][]Type) {
+	for key, types := range from {
 		for _, t := range types {
-			if !slices.ContainsFunc(own.byName[key], t.same) {
-				own.byName[key] = append(own.byName[key], t)
+			if !slices.ContainsFunc(to[key], t.same) {
+				to[key] = append(to[key], t)
 			}
 		}
 	}
-	return own, nil
 }
 
 // loadBTF checks what the library leaves to its callers.
@@ -151,7 +157,18 @@ func (b *btfReader) add(t btf.Type) {
 	case *btf.TypeTag:
 		n = node{kind: kindAlias, elem: b.id(t.Type)}
 	case *btf.FuncProto:
-		n = node{kind: kindFunc}
+		n = node{kind: kindFunc, elem: b.id(t.Return)}
+		for _, p := range t.Params {
+			if id := b.id(p.Type); id != 0 {
+				n.members = append(n.members, member{elem: id})
+			} else {
+				n.variadic = true
+			}
+		}
+	case *btf.Func:
+		b.g.funcs = append(b.g.funcs, named{t.Name, b.id(t.Type)})
+	case *btf.Var:
+		b.g.vars = append(b.g.vars, named{t.Name, b.id(t.Type)})
 	}
 	b.g.nodes[b.index[t]] = n
 }

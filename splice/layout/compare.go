@@ -22,8 +22,24 @@ func compareTypes(a, b *Types) []Difference {
 			diffs = append(diffs, Difference{Type: name, Detail: detail(own[i], others[j])})
 		}
 	}
-	return diffs
+	return once(diffs)
 }
+
+// once leaves one of the constants of an enum without a name: they differ together.
+func once(diffs []Difference) []Difference {
+	seen := map[string]bool{}
+	return slices.DeleteFunc(diffs, func(d Difference) bool {
+		if !strings.HasPrefix(d.Type, constantKey) {
+			return false
+		}
+		again := seen[d.Detail]
+		seen[d.Detail] = true
+		return again
+	})
+}
+
+// constantKey is in front of the constants of enums without a name.
+const constantKey = "constant "
 
 // stranger returns the index of the first type that is not among the others, -1
 // if there is none.

@@ -143,7 +143,13 @@ func (b *dwarfReader) entry(e *dwarf.Entry, outer int) int {
 	case dwarf.TagConstType, dwarf.TagVolatileType, dwarf.TagRestrictType, dwarf.TagAtomicType:
 		n.kind = kindAlias
 	case dwarf.TagSubroutineType:
-		n.kind = kindFunc
+		n.kind, n.name = kindFunc, ""
+	case dwarf.TagFormalParameter:
+		b.addParameter(e, outer)
+		return 0
+	case dwarf.TagUnspecifiedParameters:
+		b.g.nodes[outer].variadic = b.g.nodes[outer].kind == kindFunc
+		return 0
 	case dwarf.TagUnspecifiedType:
 	default:
 		return 0
@@ -151,7 +157,7 @@ func (b *dwarfReader) entry(e *dwarf.Entry, outer int) int {
 	id := len(b.g.nodes)
 	b.g.nodes = append(b.g.nodes, n)
 	b.index[e.Offset] = id
-	if to, ok := e.Val(dwarf.AttrType).(dwarf.Offset); ok && n.kind != kindEnum && n.kind != kindFunc {
+	if to, ok := e.Val(dwarf.AttrType).(dwarf.Offset); ok && n.kind != kindEnum {
 		b.refs = append(b.refs, dwarfRef{id, -1, to})
 	}
 	return id
@@ -179,6 +185,16 @@ func (b *dwarfReader) addMember(e *dwarf.Entry, outer int, name string) {
 	if to, ok := e.Val(dwarf.AttrType).(dwarf.Offset); ok {
 		b.refs = append(b.refs, dwarfRef{outer, len(o.members) - 1, to})
 	}
+}
+
+func (b *dwarfReader) addParameter(e *dwarf.Entry, outer int) {
+	o := &b.g.nodes[outer]
+	to, ok := e.Val(dwarf.AttrType).(dwarf.Offset)
+	if o.kind != kindFunc || !ok {
+		return
+	}
+	o.members = append(o.members, member{})
+	b.refs = append(b.refs, dwarfRef{outer, len(o.members) - 1, to})
 }
 
 // addDimension multiplies the number of elements. An array without a bound, or

@@ -38,6 +38,7 @@ type node struct {
 	members  []member
 	values   []value
 	narrow   bool // enum values have lost what is beyond 32 bits
+	variadic bool // kindFunc: members are the parameters, elem is the result
 }
 
 type member struct {
@@ -55,8 +56,16 @@ type value struct {
 // graph is all types of one source. Node 0 is void.
 type graph struct {
 	nodes []node
-	steps int // taken to write the text of all types
-	text  int // bytes written for types that are done
+	funcs []named // prototypes of functions
+	vars  []named // types of data
+	steps int     // taken to write the text of all types
+	text  int     // bytes written for types that are done
+}
+
+// named is a function or a datum.
+type named struct {
+	name string
+	id   int
 }
 
 // Limits of writing out types: a whole kernel stays far below, and what refers to
@@ -134,12 +143,15 @@ func (w *writer) elemType(id, depth int) error {
 		}
 		return nil
 	}
-	w.brief(n, depth)
-	return nil
+	return w.brief(n, depth)
 }
 
-// brief writes a type as seen through a pointer: only what it is called.
-func (w *writer) brief(n *node, depth int) {
+// brief writes a type as seen through a pointer: only what it is called, if it has
+// a name.
+func (w *writer) brief(n *node, depth int) error {
+	if err := w.check(depth); err != nil {
+		return err
+	}
 	switch n.kind {
 	case kindVoid:
 		w.text.WriteString("void")
@@ -152,19 +164,52 @@ func (w *writer) brief(n *node, depth int) {
 		fmt.Fprintf(&w.text, "%s%d", base, n.size)
 	case kindPointer:
 		w.text.WriteByte('*')
-		if depth < maxDepth {
-			w.brief(&w.g.nodes[w.g.strip(n.elem)], depth+1)
-		}
+		return w.target(n.elem, depth+1)
 	case kindArray:
 		w.text.WriteString("[]")
-		if depth < maxDepth {
-			w.brief(&w.g.nodes[w.g.strip(n.elem)], depth+1)
-		}
+		return w.target(n.elem, depth+1)
 	case kindFunc:
-		w.text.WriteString("func")
+		return w.prototype(n, depth)
 	default:
 		w.text.WriteString(strings.TrimSpace(word(n.kind) + " " + n.name))
 	}
+	return nil
+}
+
+// target writes what a pointer points to: a type without a name is nowhere else.
+func (w *writer) target(id, depth int) error {
+	n := &w.g.nodes[w.g.strip(id)]
+	if n.name == "" && !n.declared && (n.kind == kindStruct || n.kind == kindUnion || n.kind == kindEnum) {
+		return w.elemType(id, depth)
+	}
+	return w.brief(n, depth)
+}
+
+// prototype writes a function as "func(PARAMETERS)RESULT".
+func (w *writer) prototype(n *node, depth int) error {
+	w.text.WriteString("func(")
+	for i, p := range n.members {
+		if i > 0 {
+			w.text.WriteByte(',')
+		}
+		if err := w.passed(p.elem, depth+1); err != nil {
+			return err
+		}
+	}
+	if n.variadic {
+		w.text.WriteString("...")
+	}
+	w.text.WriteByte(')')
+	return w.passed(n.elem, depth+1)
+}
+
+// passed writes the type of a parameter or result. Not every unit that names an
+// enum there knows its size.
+func (w *writer) passed(id, depth int) error {
+	if n := &w.g.nodes[w.g.strip(id)]; n.kind == kindEnum && n.name != "" {
+		return w.brief(n, depth)
+	}
+	return w.elemType(id, depth)
 }
 
 func word(k kind) string {
@@ -211,32 +256,72 @@ func (w *writer) valueList(n *node, sep string) {
 	}
 }
 
-// types writes all named types whose layout is there.
+// types writes all types that have a name and whose layout is there, enums
+// without a name once for each of their constants, and functions and data.
 func (g *graph) types() (*Types, error) {
-	t := &Types{byName: map[string][]Type{}}
+	t := &Types{byName: map[string][]Type{}, funcs: map[string][]Type{}, vars: map[string][]Type{}}
 	for id := range g.nodes {
 		n := &g.nodes[id]
-		if n.name == "" || n.declared {
-			continue
-		}
-		var key string
-		switch {
-		case n.kind == kindStruct || n.kind == kindUnion || n.kind == kindEnum:
-			key = word(n.kind) + " " + n.name
-		case n.kind == kindAlias && n.typedef:
-			key = "typedef " + n.name
-		default:
+		keys := n.keys()
+		if len(keys) == 0 {
 			continue
 		}
 		typ, err := g.describe(n)
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", key, err)
+			return nil, fmt.Errorf("%s: %w", keys[0], err)
 		}
-		if !slices.Contains(t.byName[key], typ) {
-			t.byName[key] = append(t.byName[key], typ)
+		for _, key := range keys {
+			add(t.byName, key, typ)
+		}
+	}
+	for _, f := range g.funcs {
+		if err := g.object(t.funcs, f); err != nil {
+			return nil, err
+		}
+	}
+	for _, v := range g.vars {
+		if err := g.object(t.vars, v); err != nil {
+			return nil, err
 		}
 	}
 	return t, nil
+}
+
+// keys are the names under which a type is compared.
+func (n *node) keys() []string {
+	switch {
+	case n.declared:
+	case n.kind == kindEnum && n.name == "":
+		keys := make([]string, len(n.values))
+		for i, v := range n.values {
+			keys[i] = constantKey + v.name
+		}
+		return keys
+	case n.name == "":
+	case n.kind == kindStruct || n.kind == kindUnion || n.kind == kindEnum:
+		return []string{word(n.kind) + " " + n.name}
+	case n.kind == kindAlias && n.typedef:
+		return []string{"typedef " + n.name}
+	}
+	return nil
+}
+
+// object writes the type of a function or a datum.
+func (g *graph) object(to map[string][]Type, o named) error {
+	w := &writer{g: g}
+	if err := w.elemType(o.id, 0); err != nil {
+		return fmt.Errorf("%s: %w", o.name, err)
+	}
+	typ := Type{Size: g.nodes[g.strip(o.id)].size, Members: w.text.String()}
+	g.text += len(typ.Members)
+	add(to, o.name, typ)
+	return nil
+}
+
+func add(to map[string][]Type, key string, typ Type) {
+	if !slices.Contains(to[key], typ) {
+		to[key] = append(to[key], typ)
+	}
 }
 
 func (g *graph) describe(n *node) (Type, error) {

@@ -9,7 +9,9 @@ import "io"
 // Types is a set of named types with their layouts, anonymous members flattened.
 // A name can have several: private types of different units may share one.
 type Types struct {
-	byName map[string][]Type // key: "struct foo", "union foo", "enum foo", "typedef foo"
+	byName map[string][]Type // key: "struct foo", "union foo", "enum foo", "typedef foo", "constant FOO" of an enum without a name
+	funcs  map[string][]Type // prototypes of functions
+	vars   map[string][]Type // types of data; BTF has those of per-CPU variables
 }
 
 // Type is the layout of one type in a form that both sources share: typedefs and

@@ -93,7 +93,7 @@ func TestFromDWARF(t *testing.T) {
 		"384:0 d float8", "448:0 refs struct/4{0:0 counter int4;}", "480:0 color enum color/4", "512:0 unnamed enum/4{X=3;Y=4;}",
 		"544:0 in [3]struct inner", "736:0 grid [20]int4", "1408:0 array [2]*uint4",
 		"1536:0 x int4", "1536:0 deep struct/4{0:0 y int2;16:0 z int2;}", "1536:0 p int1", "1552:0 q int2",
-		"1568:0 sub struct/4{0:0 m int4;}", "1600:0 run *func", "1664:0 any *void", "1728:0 text *int1", "1792:0 od *struct only_declared",
+		"1568:0 sub struct/4{0:0 m int4;}", "1600:0 run *func(*struct only_declared,int4)int4", "1664:0 any *void", "1728:0 text *int1", "1792:0 od *struct only_declared",
 		"1856:0 head struct list", "1984:0 bits struct bits", "2112:0 either union either", "2240:0 flexible [0]int4", "",
 	}, "\n")
 	for _, version := range []string{"-gdwarf-4", "-gdwarf-5"} {
@@ -159,7 +159,10 @@ func TestCompare(t *testing.T) {
 		{"enum renumbered", "GREEN = 5", "GREEN = 6", []Difference{{"enum color", "BLUE was 6 and became 7"}}},
 		{"enum value new", "BLUE }", "BLUE, BROWN }", []Difference{{"enum color", "value BROWN is new"}}},
 		{"enum value gone", "GREEN = 5, BLUE }", "GREEN = 5 }", []Difference{{"enum color", "value BLUE is gone"}}},
-		{"enum in a struct", "X = 3", "X = 4", []Difference{{"struct all", "member unnamed was enum/4{X=3;Y=4;} and became enum/4{X=4;Y=5;}"}}},
+		{"enum in a struct", "X = 3", "X = 4", []Difference{{"constant X", "X was 3 and became 4"}, {"struct all", "member unnamed was enum/4{X=3;Y=4;} and became enum/4{X=4;Y=5;}"}}},
+		{"prototype behind a pointer", "(*run)(struct only_declared *, int)", "(*run)(struct only_declared *, long)", []Difference{{"struct all", "member run was *func(*struct only_declared,int4)int4 and became *func(*struct only_declared,int8)int4"}}},
+		{"arguments that vary", "*, int)", "*, int, ...)", []Difference{{"struct all", "member run was *func(*struct only_declared,int4)int4 and became *func(*struct only_declared,int4...)int4"}}},
+		{"pointer to a struct without a name", "void *any", "struct { int z; } *any", []Difference{{"struct all", "member any was *void and became *struct/4{0:0 z int4;}"}}},
 		{"typedef", "typedef u32 alias;", "typedef int alias;", []Difference{{"typedef alias", `"uint4" became "int4"`}}},
 		{"union", "char c[16];", "char c[16]; short s;", []Difference{{"union either", "member s is new"}}},
 		{"now declared only", "struct packed { char c; long l; } __attribute__((packed));", "struct packed;", nil},
