@@ -137,13 +137,14 @@ func (s site) staticCall() bool {
 	}
 	switch {
 	case len(s.orig) == 5 && s.orig[0] == opCall:
+		call := branchTo(opCall, s.addr, fn)
 		switch {
 		case fn == 0:
 			return bytes.Equal(s.have, nop5)
 		case s.is(fn, "__static_call_return0"):
-			return bytes.Equal(s.have, zeroAX[0]) || bytes.Equal(s.have, zeroAX[1])
+			// Where calls are counted, the kernel does not see which function it is.
+			return bytes.Equal(s.have, zeroAX[0]) || bytes.Equal(s.have, zeroAX[1]) || s.counted(call)
 		}
-		call := branchTo(opCall, s.addr, fn)
 		return bytes.Equal(s.have, call) || s.counted(call)
 	case len(s.orig) == 5 && s.orig[0] == opJmp:
 		if fn == 0 {

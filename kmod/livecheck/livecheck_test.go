@@ -141,6 +141,8 @@ func TestForms(t *testing.T) {
 		{name: "none, but the key has one", kind: KindStaticCall, orig: tramp, key: sym("some_function"), have: "0f1f440000", to: key, bad: true},
 		{name: "return 0", kind: KindStaticCall, orig: tramp, key: sym("__static_call_return0"), have: "2e2e2e31c0", to: key},
 		{name: "return 0, newer", kind: KindStaticCall, orig: tramp, key: sym("__static_call_return0"), have: "66664831c0", to: key},
+		{name: "return 0, counted", kind: KindStaticCall, orig: tramp, key: sym("__static_call_return0"), have: rel(opCall, at, sym("__static_call_return0")-9), to: key},
+		{name: "return 0, called at a wrong place", kind: KindStaticCall, orig: tramp, key: sym("__static_call_return0"), have: rel(opCall, at, sym("__static_call_return0")-8), to: key, bad: true},
 		{name: "return 0 of another", kind: KindStaticCall, orig: tramp, key: sym("some_function"), have: "2e2e2e31c0", to: key, bad: true},
 		{name: "tail", kind: KindStaticCall, orig: tail, key: sym("some_function"), have: rel(opJmp, at, sym("some_function")), to: key},
 		{name: "tail became call", kind: KindStaticCall, orig: tail, key: sym("some_function"), have: rel(opCall, at, sym("some_function")), to: key, bad: true},

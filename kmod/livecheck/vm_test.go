@@ -28,9 +28,9 @@ func TestRealKernel(t *testing.T) {
 // TestRealBackport does the same with a kernel of a newer series, which has other
 // tables and writes other forms: on two of the machines, on all with make test-all.
 func TestRealBackport(t *testing.T) {
-	some := machines
+	some := append(slices.Clone(machines), callDepth)
 	if os.Getenv("UPSPLICE_MACHINES") != "all" {
-		some = slices.DeleteFunc(slices.Clone(machines), func(m machine) bool { return m.name != "kaslr" && m.name != "its" })
+		some = slices.DeleteFunc(some, func(m machine) bool { return m.name != "kaslr" && m.name != "its" })
 	}
 	liveCheck(t, lab.NeedBackport(t, lab.Cloud, lab.Image), some)
 }
@@ -51,11 +51,14 @@ func liveCheck(t *testing.T, k lab.Kernel, machines []machine) {
 	files := map[string]string{"bin/checkprog": vmtest.BuildStatic(t, "./testdata/checkprog", false), "expectations": file}
 	for _, c := range machines {
 		t.Run(c.name, func(t *testing.T) {
-			r := vmtest.RunInVM(t, k, "/bin/checkprog /expectations", files, func(m *vmtest.Machine) {
+			r := vmtest.RunInVM(t, k, "/bin/checkprog /expectations && cat /sys/devices/system/cpu/vulnerabilities/retbleed", files, func(m *vmtest.Machine) {
 				m.CPUs, m.CPU, m.Append, m.MemoryMB = c.cpus, c.cpu, c.append, 1024
 			})
 			if err := r.Err(); err != nil {
 				t.Fatal(err)
+			}
+			if !strings.Contains(r.Console, c.retbleed) {
+				t.Errorf("the kernel does not say %q", c.retbleed)
 			}
 			want := fmt.Sprintf("checked %d functions, slide %v, 0 wrong, 0 blind", len(exp), !strings.Contains(c.append, "nokaslr"))
 			if !strings.Contains(r.Console, want) {
@@ -70,15 +73,22 @@ var report = regexp.MustCompile(`(?m)^(?:MISMATCH|BLIND|checked).*$`)
 type machine struct {
 	name, cpu, append string
 	cpus              int
+	retbleed          string // what the kernel says of its mitigation; "" for anything
 }
 
 var machines = []machine{
-	{"kaslr", "", "", 2},
-	{"one cpu", "", "nokaslr", 1},
-	{"srso", "EPYC-Rome", "nokaslr", 2},
-	{"its", "Skylake-Server", "", 2},
-	{"no mitigations", "", "mitigations=off", 2},
+	{"kaslr", "", "", 2, ""},
+	{"one cpu", "", "nokaslr", 1, ""},
+	{"srso", "EPYC-Rome", "nokaslr", 2, ""},
+	{"its", "Skylake-Server", "", 2, ""},
+	{"no mitigations", "", "mitigations=off", 2, ""},
 }
+
+// minPadding is what call depth tracking needs before a function, in bytes.
+const minPadding = 9
+
+// callDepth makes kernels that can do so count their calls.
+var callDepth = machine{"call depth", "Skylake-Server", "spectre_v2=retpoline retbleed=stuff", 2, "Mitigation: Stuffing"}
 
 // expectations describes all functions in the text of the image.
 func expectations(t *testing.T, vmlinuz string) []Expectation {
@@ -98,6 +108,17 @@ func expectations(t *testing.T, vmlinuz string) []Expectation {
 		}
 		seen[s.Addr] = true
 		n := int(img.SymbolAfter(s.Addr) - s.Addr)
+		// So does the padding of a function that no symbol names.
+		if code := bytes.TrimRight(img.At(s.Addr, n), "\x90"); n-len(code) >= minPadding {
+			used := len(code)
+			for _, site := range img.SitesIn(s.Addr, n) {
+				used = max(used, int(site.Addr-s.Addr)+site.Len)
+			}
+			n = used
+		}
+		if n == 0 {
+			continue
+		}
 		pos, _ := img.Sympos(s.Name, s.Addr)
 		e := Expectation{Name: s.Name, Sympos: pos, Addr: s.Addr, Bytes: img.At(s.Addr, n)}
 		for _, site := range img.SitesIn(s.Addr, n) {
