@@ -72,7 +72,7 @@ type Result struct {
 	Files  int // changed files of the delta
 	Hunks  int
 	Units  int // changed units that this configuration builds
-	// Sources are the kept files of the delta, for people.
+	// Sources are the files of the delta, for people.
 	Sources []touch.File
 	Notes   []string // what behaves in another way than in a kernel that booted with the change
 	Fuzz    []string // hunks of the patches that did not apply exactly

@@ -38,10 +38,11 @@ type File struct {
 	Parts   []Part   `json:"parts,omitempty"`
 }
 
-// Header says that the file is not compiled itself: who includes it is not said.
-func (f File) Header() bool {
+// Source says that the file is one that is compiled itself. Who includes others is
+// not said.
+func (f File) Source() bool {
 	ext := path.Ext(f.Path)
-	return ext != ".c" && ext != ".S"
+	return ext == ".c" || ext == ".S"
 }
 
 // Part is one function, type or datum in which lines differ, with the words of
@@ -51,8 +52,8 @@ type Part struct {
 	Words []string `json:"words,omitempty"`
 }
 
-// Files describes the files of delta that the engine keeps, sorted by path. units
-// are those of both sides.
+// Files describes the files of delta, sorted by path; those that the engine does not
+// keep have no Parts. units are those of both sides.
 func Files(ctx context.Context, pre, post string, delta *tree.Delta, units []kbuild.Unit) ([]File, error) {
 	targets := map[string][]string{}
 	for _, u := range units {
@@ -70,6 +71,7 @@ func Files(ctx context.Context, pre, post string, delta *tree.Delta, units []kbu
 			return nil, err
 		}
 		if !f.Kept {
+			files = append(files, File{Path: f.Path, Kind: f.Kind})
 			continue
 		}
 		before, err := text(pre, f.Path)

@@ -105,6 +105,7 @@ func TestFiles(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := []File{
+		{Path: "Documentation/x", Kind: "changed"},
 		{Path: "a/x.c", Kind: "changed", Targets: []string{"a_mod", "vmlinux"}, Parts: []Part{{"f", []string{"return", "two"}}}},
 		{Path: "gone.c", Kind: "removed", Parts: []Part{{"gone", []string{"gone", "int"}}}},
 		{Path: "new.h", Kind: "new", Parts: []Part{{"fresh", []string{"fresh", "int"}}}},
@@ -112,8 +113,8 @@ func TestFiles(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("Files (-want +got):\n%s", diff)
 	}
-	if !got[2].Header() || got[0].Header() {
-		t.Error("which is a header is not told")
+	if got[3].Source() || !got[1].Source() {
+		t.Error("which are compiled is not told")
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
