@@ -7,13 +7,16 @@ import (
 	"debug/elf"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"strings"
 )
 
 // maxDebugInfo is the limit for all debug sections together, uncompressed.
 const maxDebugInfo = 1 << 30 // bytes
 
-func fromDWARF(r io.ReaderAt) (t *Types, err error) {
+// readDWARF reads types, and into o, if it is not nil, what else Object keeps.
+func readDWARF(r io.ReaderAt, o *Object) (t *Types, err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			// debug/elf and debug/dwarf are not made for hostile files
@@ -36,7 +39,8 @@ func fromDWARF(r io.ReaderAt) (t *Types, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading debug information: %w: %w", err, ErrFormat)
 	}
-	b := &dwarfReader{index: map[dwarf.Offset]int{}, g: &graph{nodes: make([]node, 1)}}
+	b := &dwarfReader{index: map[dwarf.Offset]int{}, g: &graph{nodes: make([]node, 1)},
+		names: names{at: map[dwarf.Offset]int{}, static: map[dwarf.Offset]bool{}, defined: map[string]bool{}, global: map[string]bool{}}}
 	if err := b.read(d.Reader()); err != nil {
 		return nil, fmt.Errorf("reading debug information: %w: %w", err, ErrFormat)
 	}
@@ -46,6 +50,11 @@ func fromDWARF(r io.ReaderAt) (t *Types, err error) {
 	t, err = b.g.types()
 	if err != nil {
 		return nil, fmt.Errorf("reading debug information: %w", err)
+	}
+	if o != nil {
+		o.g, o.complete = b.g, b.complete
+		maps.Copy(o.defined, b.names.defined)
+		maps.Copy(o.external, b.names.global)
 	}
 	return t, nil
 }
@@ -58,6 +67,9 @@ type dwarfReader struct {
 	index map[dwarf.Offset]int
 	// what refers to an entry by offset: of nodes and of members
 	refs []dwarfRef
+
+	names    names
+	complete bool // all types of the unit are there, used or not
 }
 
 type dwarfRef struct {
@@ -78,6 +90,7 @@ func (b *dwarfReader) read(r *dwarf.Reader) error {
 		if e.Tag == 0 {
 			if len(stack) > 0 {
 				stack = stack[:len(stack)-1]
+				b.names.around = b.names.around[:len(stack)]
 			}
 			continue
 		}
@@ -88,6 +101,11 @@ func (b *dwarfReader) read(r *dwarf.Reader) error {
 		id := b.entry(e, outer)
 		if e.Children {
 			stack = append(stack, id)
+			function := ""
+			if e.Tag == dwarf.TagSubprogram {
+				function, _ = e.Val(dwarf.AttrName).(string)
+			}
+			b.names.around = append(b.names.around, function)
 		}
 	}
 	for _, ref := range b.refs {
@@ -101,6 +119,7 @@ func (b *dwarfReader) read(r *dwarf.Reader) error {
 			n.elem = to
 		}
 	}
+	b.data()
 	return nil
 }
 
@@ -112,6 +131,15 @@ func (b *dwarfReader) entry(e *dwarf.Entry, outer int) int {
 	n.size, _ = e.Val(dwarf.AttrByteSize).(int64)
 	n.declared, _ = e.Val(dwarf.AttrDeclaration).(bool)
 	switch e.Tag {
+	case dwarf.TagCompileUnit:
+		producer, _ := e.Val(dwarf.AttrProducer).(string)
+		b.complete = slices.Contains(strings.Fields(producer), AllTypes)
+		return 0
+	case dwarf.TagSubprogram:
+		return b.subprogram(e, n)
+	case dwarf.TagVariable:
+		b.variable(e)
+		return 0
 	case dwarf.TagMember:
 		b.addMember(e, outer, n.name)
 		return 0

@@ -32,7 +32,7 @@ type Type struct {
 // FromDWARF reads the types that a relocatable object with debug information
 // uses (DWARF 4 or 5, see dwarfstd.org). Types that are only declared are left
 // out. Errors about the contents wrap ErrFormat.
-func FromDWARF(r io.ReaderAt) (*Types, error) { return fromDWARF(r) }
+func FromDWARF(r io.ReaderAt) (*Types, error) { return readDWARF(r, nil) }
 
 // FromBTF reads the types of a kernel image: its .BTF section, or
 // /sys/kernel/btf/vmlinux (Documentation/bpf/btf.rst). Errors about the contents
