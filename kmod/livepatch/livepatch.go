@@ -39,6 +39,7 @@ type System struct {
 
 	settle time.Duration // instead of settleTime, for tests
 	prod   time.Duration // instead of prodAfter, for tests
+	last   time.Duration // instead of finishTime, for tests
 }
 
 // Host is the running system.
@@ -119,7 +120,9 @@ func (e *StalledError) Error() string { return e.error() }
 // Apply loads module, whose name is name, and waits until every task runs the new
 // code. If that takes longer than deadline, or if ctx ends, the transition is
 // reversed, the module unloaded, and a *StalledError returned; a refusal by the
-// kernel is a *RefusedError. progress is called with the number of tasks still to
+// kernel is a *RefusedError. When all tasks have switched nothing is reversed any more:
+// what the kernel has then to do for the livepatch that was replaced it does in its
+// own time, some 0.1 s for each function that is no longer redirected. progress is called with the number of tasks still to
 // switch, when it changes and once a second; it may be nil.
 //
 // A livepatch of this name that is enabled already, because the last run was
@@ -136,8 +139,10 @@ func (s *System) Apply(ctx context.Context, name string, module []byte, deadline
 // Undo disables the livepatch, waits for the transition and unloads the module,
 // whatever state it is in: enabled, in transition either way, disabled, replaced
 // by another, or without its livepatch. If the transition takes longer than
-// deadline the livepatch is enabled again and a *StalledError returned. A
-// livepatch that is not there is not an error, nor is a module that stays.
+// deadline the livepatch is enabled again and a *StalledError returned. When all tasks
+// have switched the old code runs, and the kernel takes some 0.1 s for each function
+// to clean up, for which Undo waits whatever the deadline and ctx say. A livepatch that
+// is not there is not an error, nor is a module that stays.
 func (s *System) Undo(ctx context.Context, name string, deadline time.Duration, progress func(tasks int)) error {
 	return s.undo(ctx, name, deadline, progress)
 }

@@ -30,6 +30,7 @@ type fakeKernel struct {
 
 	mu       sync.Mutex
 	stuck    [2]bool // all tasks but the first do not go to the old (0) or the new code (1)
+	busy     [2]int  // how many steps the kernel takes to finish when all tasks have switched
 	inUse    int     // how often delete_module says that the module is in use
 	loadErr  error
 	loads    []string
@@ -168,6 +169,10 @@ func (k *fakeKernel) step() {
 		if left > 0 {
 			continue
 		}
+		if k.busy[i] > 0 {
+			k.busy[i]--
+			continue
+		}
 		p.done = true
 		for _, n := range tasks {
 			k.write(fmt.Sprintf("proc/%d/task/%d/patch_state", n, n), "-1\n")
@@ -298,6 +303,38 @@ func TestUndoStallEnablesAgain(t *testing.T) {
 	all, err := k.sys.List()
 	if err != nil || len(all) != 1 || !all[0].Enabled || all[0].Transition || len(k.unloaded) != 0 {
 		t.Errorf("state %+v, %v, unloaded %v", all, err, k.unloaded)
+	}
+}
+
+// When all tasks have switched there is nothing to reverse: the kernel finishes, which
+// takes long for a large livepatch.
+func TestFinishesLate(t *testing.T) {
+	k := newFake(t)
+	k.busy = [2]int{100, 100}
+	const short = 30 * time.Millisecond
+	if err := k.sys.Apply(t.Context(), "upsplice_a", []byte("upsplice_a"), short, nil); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := k.sys.List(); err != nil || len(got) != 1 || !got[0].Enabled || got[0].Transition {
+		t.Errorf("after Apply: %v, %v", got, err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), short)
+	defer cancel()
+	if err := k.sys.Undo(ctx, "upsplice_a", short, nil); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := k.sys.List(); err != nil || len(got) != 0 {
+		t.Errorf("after Undo: %v, %v", got, err)
+	}
+}
+
+func TestNeverFinishes(t *testing.T) {
+	k := newFake(t)
+	k.busy[1], k.sys.last = 1<<30, 50*time.Millisecond
+	err := k.sys.Apply(t.Context(), "upsplice_a", []byte("upsplice_a"), 30*time.Millisecond, nil)
+	var stalled *StalledError
+	if !errors.As(err, &stalled) || stalled.Reversed || !errors.Is(err, errUnfinished) {
+		t.Errorf("error = %v", err)
 	}
 }
 

@@ -18,6 +18,9 @@ const (
 	// to turn a transition back, and to let go of the module after it, which it
 	// does in a work item.
 	settleTime = 10 * time.Second
+	// finishTime is how long the kernel gets to unregister functions: thousands, on a
+	// busy machine.
+	finishTime = 30 * time.Minute
 	// reapPatience is how long replaced modules get to become free.
 	reapPatience = 2 * time.Second
 	// The kernel looks at all tasks once a second; those that it cannot switch by
@@ -123,7 +126,7 @@ func (s *System) undo(ctx context.Context, name string, deadline time.Duration, 
 	}
 	for _, m := range mods {
 		if base(m.name) == name && !m.permanent {
-			if err := s.unload(ctx, m.name); err != nil {
+			if err := s.unload(context.WithoutCancel(ctx), m.name); err != nil {
 				return err
 			}
 		}
@@ -160,6 +163,9 @@ func (s *System) reach(ctx context.Context, name string, target bool, deadline t
 	if err == nil || limited.Err() == nil {
 		return err
 	}
+	if len(s.waiting(target)) == 0 {
+		return s.finish(ctx, name, target, deadline, progress)
+	}
 	stalled := &StalledError{Patch: name, After: deadline, Blockers: s.blockers(target)}
 	if ctx.Err() != nil {
 		stalled.Err = context.Cause(ctx)
@@ -169,6 +175,9 @@ func (s *System) reach(ctx context.Context, name string, target bool, deadline t
 		return nil
 	}
 	if err := s.setEnabled(name, !target); err != nil && !gone(err) {
+		if s.wait(limited, name, target, nil) == nil {
+			return nil
+		}
 		stalled.Err = errors.Join(stalled.Err, fmt.Errorf("reversing the transition: %w", err))
 		return stalled
 	}
@@ -186,6 +195,23 @@ func (s *System) reach(ctx context.Context, name string, target bool, deadline t
 	}
 	return stalled
 }
+
+// finish waits for the kernel when every task has switched, and cannot be hurried: the
+// kernel holds its lock until it is done, and would take a reversal for a wish of its
+// own. It unregisters the functions that are no longer redirected one by one, each
+// time with a grace period of RCU tasks: 0.1 s on an idle machine, more under load.
+func (s *System) finish(ctx context.Context, name string, target bool, deadline time.Duration, progress func(int)) error {
+	end, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.finishing())
+	defer cancel()
+	err := s.wait(end, name, target, progress)
+	if err != nil && end.Err() != nil {
+		return &StalledError{Patch: name, After: deadline + s.finishing(), Err: errUnfinished}
+	}
+	return err
+}
+
+// errUnfinished: the kernel has taken longer than finishTime.
+var errUnfinished = errors.New("all tasks have switched, and the kernel is still at work")
 
 // wait polls until the livepatch is enabled, or gone, and not in transition. It
 // looks at least once, also with a context that has ended.
@@ -225,6 +251,13 @@ func (s *System) prodding() time.Duration {
 		return s.prod
 	}
 	return prodAfter
+}
+
+func (s *System) finishing() time.Duration {
+	if s.last != 0 {
+		return s.last
+	}
+	return finishTime
 }
 
 func (s *System) settling() time.Duration {
