@@ -49,6 +49,10 @@ func command(u kbuild.Unit, object, dep string, wantDebug bool) ([]string, error
 	return args, nil
 }
 
+// allTypes keeps types in the debug information of which only the size or the offset
+// of a member is used. The code stays the same.
+const allTypes = "-fno-eliminate-unused-debug-types"
+
 // assembler sources may take in files with .incbin, which no list of dependencies
 // mentions.
 func assembler(u kbuild.Unit) bool { return filepath.Ext(u.Source) == ".S" }

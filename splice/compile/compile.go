@@ -24,6 +24,10 @@ type Compiler struct {
 	// counts, in three quarters of the time.
 	NoDebug bool
 
+	// AllTypes puts all types that a unit declares into the debug information, used or
+	// not, as the proof of package layout wants them.
+	AllTypes bool
+
 	tools   sync.Mutex
 	tool    *toolchain // once found
 	digests digests

@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -89,6 +90,8 @@ func (c *Compiler) one(ctx context.Context, u kbuild.Unit, dir, tmp string) (*Ob
 	format := cacheFormat
 	if c.NoDebug {
 		format += " without debug information"
+	} else if c.AllTypes {
+		format += " with all types"
 	}
 	key := hashOf(format, c.tool.identity, u.Object, u.Objtool, u.Target != kbuild.Vmlinux, normalised(u, c.Output.Source))
 	if !assembler(u) {
@@ -110,6 +113,9 @@ func (c *Compiler) one(ctx context.Context, u kbuild.Unit, dir, tmp string) (*Ob
 	args, err := command(u, object, dep, !c.NoDebug)
 	if err != nil {
 		return fail("compiler", "", err)
+	}
+	if c.AllTypes && !c.NoDebug && !assembler(u) {
+		args = slices.Insert(args, len(args)-4, allTypes)
 	}
 	if output, err := c.run(ctx, tmp, args); err != nil {
 		return fail("compiler", output, err)
