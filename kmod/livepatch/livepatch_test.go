@@ -30,7 +30,7 @@ type fakeKernel struct {
 
 	mu       sync.Mutex
 	stuck    [2]bool // all tasks but the first do not go to the old (0) or the new code (1)
-	busy     [2]int  // how many steps the kernel takes to finish when all tasks have switched
+	busy     bool    // the kernel does not finish, though all tasks have switched
 	inUse    int     // how often delete_module says that the module is in use
 	loadErr  error
 	loads    []string
@@ -169,8 +169,7 @@ func (k *fakeKernel) step() {
 		if left > 0 {
 			continue
 		}
-		if k.busy[i] > 0 {
-			k.busy[i]--
+		if k.busy {
 			continue
 		}
 		p.done = true
@@ -310,17 +309,28 @@ func TestUndoStallEnablesAgain(t *testing.T) {
 // takes long for a large livepatch.
 func TestFinishesLate(t *testing.T) {
 	k := newFake(t)
-	k.busy = [2]int{100, 100}
-	const short = 30 * time.Millisecond
-	if err := k.sys.Apply(t.Context(), "upsplice_a", []byte("upsplice_a"), short, nil); err != nil {
+	const deadline = 2 * time.Second
+	late := func() {
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		k.busy = true
+		time.AfterFunc(deadline+deadline/4, func() {
+			k.mu.Lock()
+			defer k.mu.Unlock()
+			k.busy = false
+		})
+	}
+	late()
+	if err := k.sys.Apply(t.Context(), "upsplice_a", []byte("upsplice_a"), deadline, nil); err != nil {
 		t.Fatal(err)
 	}
 	if got, err := k.sys.List(); err != nil || len(got) != 1 || !got[0].Enabled || got[0].Transition {
 		t.Errorf("after Apply: %v, %v", got, err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), short)
+	late()
+	ctx, cancel := context.WithTimeout(t.Context(), deadline)
 	defer cancel()
-	if err := k.sys.Undo(ctx, "upsplice_a", short, nil); err != nil {
+	if err := k.sys.Undo(ctx, "upsplice_a", deadline, nil); err != nil {
 		t.Fatal(err)
 	}
 	if got, err := k.sys.List(); err != nil || len(got) != 0 {
@@ -330,8 +340,8 @@ func TestFinishesLate(t *testing.T) {
 
 func TestNeverFinishes(t *testing.T) {
 	k := newFake(t)
-	k.busy[1], k.sys.last = 1<<30, 50*time.Millisecond
-	err := k.sys.Apply(t.Context(), "upsplice_a", []byte("upsplice_a"), 30*time.Millisecond, nil)
+	k.busy, k.sys.last = true, 50*time.Millisecond
+	err := k.sys.Apply(t.Context(), "upsplice_a", []byte("upsplice_a"), 2*time.Second, nil)
 	var stalled *StalledError
 	if !errors.As(err, &stalled) || stalled.Reversed || !errors.Is(err, errUnfinished) {
 		t.Errorf("error = %v", err)
