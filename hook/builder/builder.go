@@ -50,6 +50,7 @@ type request struct {
 	To          *build.Kernel `json:"to,omitempty"`
 	Patches     []patchFile   `json:"patches,omitempty"`
 	Description string        `json:"description,omitempty"`
+	Policy      build.Policy  `json:"policy"`
 	Cache       string        `json:"cache"`
 	Jobs        int           `json:"jobs"`
 }
@@ -63,7 +64,7 @@ type answer struct {
 
 // Build implements pipeline.Builder.
 func (b *Builder) Build(ctx context.Context, req build.Request, sink progress.Sink) (pipeline.Built, error) {
-	r := request{From: req.From, Description: req.Description, Cache: req.Cache, Jobs: req.Jobs}
+	r := request{From: req.From, Description: req.Description, Policy: req.Policy, Cache: req.Cache, Jobs: req.Jobs}
 	var err error
 	if r.Patches, err = readPatches(req.Patches); err != nil {
 		return pipeline.Built{}, err
@@ -194,7 +195,7 @@ func Serve(ctx context.Context, in io.Reader, out io.Writer) error {
 		// stay.
 		prune(req)
 	}
-	built := pipeline.Built{Groups: res.Groups, Files: res.Files, Hunks: res.Hunks, Units: res.Units,
+	built := pipeline.Built{Groups: res.Groups, Sources: res.Sources, Files: res.Files, Hunks: res.Hunks, Units: res.Units,
 		Notes: res.Notes, Fuzz: res.Fuzz, Stages: res.Stages}
 	if res.File != nil {
 		if built.File, err = store(req.Cache, res.File); err != nil {

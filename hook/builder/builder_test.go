@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/upsplice/upsplice/hook/outcome"
 	"github.com/upsplice/upsplice/hook/progress"
 	"github.com/upsplice/upsplice/splice/build"
@@ -165,6 +167,39 @@ func TestFaultOfPatch(t *testing.T) {
 	for _, err := range []error{&patch.HunkError{}, &patch.AppliedError{}, &patch.UnsupportedError{}} {
 		if a := fault(fmt.Errorf("building: %w", err)); a.Refused != "patch" {
 			t.Errorf("%T: %+v", err, a)
+		}
+	}
+}
+
+// The policy reaches the build process, and no modules are not all modules.
+func TestPolicyReachesTheProcess(t *testing.T) {
+	for _, modules := range [][]string{nil, {}, {"ext4"}} {
+		want := build.Policy{Allow: []string{"fs"}, Deny: []string{":f"}, Fixes: true, Modules: modules}
+		file := filepath.Join(t.TempDir(), "request")
+		b := &Builder{Program: program(t, "cat > "+file+`; echo '{"result":{"groups":[],"sources":[{"path":"a.c","kind":"changed"}]}}'`)}
+		built, err := b.Build(context.Background(), build.Request{Policy: want, Cache: t.TempDir()}, progress.SinkFunc(func(progress.Event) {}))
+		if err != nil || len(built.Sources) != 1 {
+			t.Fatal(built, err)
+		}
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var req request
+		if err := json.Unmarshal(text, &req); err != nil {
+			t.Fatal(err)
+		}
+		req.Cache = t.TempDir()
+		if err := os.Mkdir(filepath.Join(req.Cache, "tmp"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		br, done, err := buildRequest(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		done()
+		if diff := cmp.Diff(want, br.Policy); diff != "" {
+			t.Errorf("-want +got:\n%s", diff)
 		}
 	}
 }

@@ -55,7 +55,7 @@ func readPatch(path string) ([]byte, error) {
 
 // buildRequest is what a request asks of the engine. done removes its files.
 func buildRequest(req request) (br build.Request, done func(), err error) {
-	br = build.Request{From: req.From, Description: req.Description, Cache: req.Cache, Jobs: req.Jobs}
+	br = build.Request{From: req.From, Description: req.Description, Policy: req.Policy, Cache: req.Cache, Jobs: req.Jobs}
 	if req.To != nil {
 		br.To = *req.To
 	}

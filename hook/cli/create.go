@@ -11,36 +11,12 @@ import (
 	"regexp"
 	"strings"
 
-	"github.com/google/renameio/v2"
 	"github.com/spf13/cobra"
 
 	"github.com/upsplice/upsplice/hook/outcome"
 	"github.com/upsplice/upsplice/hook/pipeline"
 	"github.com/upsplice/upsplice/splice/patch"
-	"github.com/upsplice/upsplice/splice/splicefile"
 )
-
-func (a *app) planCommand() *cobra.Command {
-	var asJSON bool
-	c := &cobra.Command{
-		Use:   "plan [[FROM] TO]",
-		Short: "Say what an update would put live, without doing it",
-		Long:  "plan builds the splice from the kernel release FROM (default: the running one) to TO\n(default: the newest of its flavour) and says what would be live and what would not.",
-		Args:  cobra.MaximumNArgs(2),
-		RunE: func(c *cobra.Command, args []string) error {
-			in := inputs{json: asJSON}
-			switch len(args) {
-			case 1:
-				in.to = args[0]
-			case 2:
-				in.from, in.to = args[0], args[1]
-			}
-			return a.create(c.Context(), in)
-		},
-	}
-	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
-	return c
-}
 
 // inputs of a splice, as they stand on the command line.
 type inputs struct {
@@ -51,6 +27,7 @@ type inputs struct {
 	trees       bool // from and to are directories
 	description string
 	output      string
+	html        string // file for the report
 	json        bool
 }
 
@@ -88,6 +65,7 @@ func (a *app) createCommand() *cobra.Command {
 	f.StringVar(&in.to, "to", "", "source `directory` with the change, or kernel release to lead to")
 	f.StringVar(&in.description, "description", "", "`text` about the patches, kept in the splice")
 	f.StringVarP(&in.output, "output", "o", "", "the .splice `file` to write (default: print the plan only)")
+	f.StringVar(&in.html, "html", "", "write the report as an HTML page to `file` (-: standard output)")
 	f.BoolVar(&in.json, "json", false, "print JSON")
 	return c
 }
@@ -180,24 +158,6 @@ func plain(path string) string {
 	return name[:min(len(name), 64)]
 }
 
-// planned is what plan and create print.
-type planned struct {
-	Outcome     outcome.Outcome    `json:"outcome"`
-	From        splicefile.Kernel  `json:"from"`
-	To          splicefile.Kernel  `json:"to"`
-	Patches     []string           `json:"patches,omitempty"` // file names
-	Description string             `json:"description,omitempty"`
-	ID          string             `json:"id,omitempty"`
-	CVEs        []string           `json:"cves,omitempty"`
-	Files       int                `json:"files"`
-	Hunks       int                `json:"hunks"`
-	Units       int                `json:"units"`
-	Fuzz        []string           `json:"fuzz,omitempty"` // hunks that did not fit exactly
-	Groups      []splicefile.Group `json:"groups"`
-	Notes       []string           `json:"notes,omitempty"`
-	Seconds     map[string]float64 `json:"seconds"`
-}
-
 // step finds the kernels, and brings the patches into files.
 func (in *inputs) step(ctx context.Context, p *pipeline.Pipeline) (pipeline.Step, func(), error) {
 	if !in.ofPatches() {
@@ -216,8 +176,10 @@ func (in *inputs) step(ctx context.Context, p *pipeline.Pipeline) (pipeline.Step
 }
 
 func (a *app) create(ctx context.Context, in inputs) error {
-	if in.output != "" && !isDir(filepath.Dir(in.output)) {
-		return &outcome.Error{Outcome: outcome.Failed, What: "writing " + in.output, Err: errors.New("its directory does not exist")}
+	for _, file := range []string{in.output, in.html} {
+		if file != "" && file != "-" && !isDir(filepath.Dir(file)) {
+			return &outcome.Error{Outcome: outcome.Failed, What: "writing " + file, Err: errors.New("its directory does not exist")}
+		}
 	}
 	r := a.renderer()
 	defer r.Close()
@@ -236,104 +198,4 @@ func (a *app) create(ctx context.Context, in inputs) error {
 	}
 	r.Close()
 	return a.planned(in, step, built)
-}
-
-// planned writes the file, prints the plan, and says how the command ends.
-func (a *app) planned(in inputs, step pipeline.Step, built pipeline.Built) error {
-	end := pipeline.BuildError(step, built)
-	v := planned{
-		Outcome: outcome.Of(end),
-		From:    splicefile.Kernel{Release: step.From.Release, Version: step.From.SourceVersion, Arch: step.From.Arch},
-		To:      splicefile.Kernel{Release: step.To.Release, Version: step.To.SourceVersion, Arch: step.To.Arch},
-		Files:   built.Files, Hunks: built.Hunks, Units: built.Units, Fuzz: built.Fuzz, Groups: built.Groups, Notes: built.Notes,
-		Description: step.Description, Seconds: map[string]float64{},
-	}
-	for _, f := range step.Patches {
-		v.Patches = append(v.Patches, filepath.Base(f))
-	}
-	for _, ch := range step.Changes {
-		v.CVEs = append(v.CVEs, ch.CVEs...)
-	}
-	for _, t := range built.Stages {
-		v.Seconds[t.Stage] = t.Seconds
-	}
-	if built.File != "" {
-		f, err := pipeline.ReadSplice(built.File)
-		if err != nil {
-			return err
-		}
-		v.ID = f.Manifest.ID
-		v.Outcome = pipeline.Outcome(f.Manifest)
-		if in.output != "" {
-			data, err := os.ReadFile(built.File)
-			if err == nil {
-				err = renameio.WriteFile(in.output, data, 0o644)
-			}
-			if err != nil {
-				return &outcome.Error{Outcome: outcome.Failed, What: "writing " + in.output, Err: err}
-			}
-		}
-	}
-	if in.json {
-		if err := a.printJSON(v); err != nil {
-			return err
-		}
-		if end != nil {
-			return silent(outcome.Of(end))
-		}
-	} else {
-		a.printPlan(v, in.output)
-	}
-	if end == nil && v.Outcome == outcome.PartlyLive && in.output == "" {
-		return silent(outcome.PartlyLive)
-	}
-	return end
-}
-
-func (a *app) printPlan(v planned, output string) {
-	if len(v.Patches) > 0 {
-		a.printf("kernel      %s   %s\n", v.From.Release, v.From.Version)
-		a.printf("patch       %s\n", strings.Join(v.Patches, ", "))
-	} else {
-		a.printf("from        %s   %s\n", v.From.Release, v.From.Version)
-		a.printf("to          %s   %s\n", v.To.Release, v.To.Version)
-	}
-	a.printf("delta       %d files, %d hunks, %d units of this kernel\n", v.Files, v.Hunks, v.Units)
-	for _, f := range v.Fuzz {
-		a.printf("inexact     %s\n", f)
-	}
-	if len(v.CVEs) > 0 {
-		a.printf("CVEs        %d named in the changelog\n", len(v.CVEs))
-	}
-	a.printGroups(v.Groups)
-	for _, n := range v.Notes {
-		a.printf("note        %s\n", n)
-	}
-	if v.ID != "" {
-		a.printf("splice      %s\n", v.ID)
-		if output != "" {
-			a.printf("written     %s\n", output)
-		}
-	}
-}
-
-func (a *app) printGroups(groups []splicefile.Group) {
-	for _, g := range groups {
-		state := "deferred"
-		switch {
-		case g.Live:
-			state = "live"
-		case g.Boot:
-			state = "at boot"
-		}
-		for _, u := range g.Units {
-			a.printf("%-11s %s\n", state, u)
-		}
-		for _, f := range g.Functions {
-			a.printf("              %s\n", f)
-		}
-		for _, r := range g.Reasons {
-			a.printf("              %s: %s: %s\n", r.Code, r.What, r.Detail)
-		}
-	}
 }

@@ -15,6 +15,7 @@ import (
 
 	"github.com/upsplice/upsplice/hook/outcome"
 	"github.com/upsplice/upsplice/hook/pipeline"
+	"github.com/upsplice/upsplice/hook/report"
 	"github.com/upsplice/upsplice/plugins/backend"
 	"github.com/upsplice/upsplice/splice/splicefile"
 )
@@ -156,12 +157,24 @@ func TestCreatePrints(t *testing.T) {
 		t.Errorf("the file: %v", err)
 	}
 	text.Reset()
-	if err := a.planned(inputs{json: true}, step, built); err != nil {
+	if err := a.planned(inputs{json: true}, step, built); outcome.Of(err) != outcome.PartlyLive {
 		t.Fatal(err)
 	}
-	var v planned
+	var v report.Report
 	if err := json.Unmarshal(text.Bytes(), &v); err != nil || len(v.Fuzz) != 1 || v.Patches[0] != "fix.patch" || v.Description != "why" || len(v.Groups) != 3 || v.ID == "" {
 		t.Errorf("JSON: %v\n%s", err, text.String())
+	}
+	text.Reset()
+	page := filepath.Join(dir, "page.html")
+	if err := a.planned(inputs{html: page}, step, built); outcome.Of(err) != outcome.PartlyLive || !strings.Contains(text.String(), "live        would be 1 of 2 fixes") {
+		t.Errorf("HTML: %v\n%s", err, text.String())
+	}
+	if b, err := os.ReadFile(page); err != nil || !bytes.Contains(b, []byte("1 of 2 fixes would be live.")) {
+		t.Errorf("the page: %v\n%s", err, b)
+	}
+	text.Reset()
+	if err := a.planned(inputs{html: "-"}, step, built); outcome.Of(err) != outcome.PartlyLive || !strings.HasPrefix(text.String(), "<!DOCTYPE html>") {
+		t.Errorf("HTML on standard output: %v\n%s", err, text.String())
 	}
 	// Nothing to write is said by the outcome, and nothing is written.
 	built.File, built.Groups = "", nil

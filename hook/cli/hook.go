@@ -35,7 +35,7 @@ func (a *app) hookCommand() *cobra.Command {
 		Args:  cobra.NoArgs,
 		RunE:  func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
-	var post bool
+	var post, dry bool
 	aptHook := &cobra.Command{
 		Use:   "apt",
 		Short: "Called by apt before (or, with --post, after) dpkg runs",
@@ -43,17 +43,18 @@ func (a *app) hookCommand() *cobra.Command {
 		// Whatever happens here is not apt's business: the status is always 0.
 		PersistentPreRunE: func(*cobra.Command, []string) error { return nil },
 		RunE: func(c *cobra.Command, _ []string) error {
-			a.aptHook(c.Context(), post)
+			a.aptHook(c.Context(), post, dry)
 			return nil
 		},
 	}
 	aptHook.Flags().BoolVar(&post, "post", false, "show how the splice gets on")
+	aptHook.Flags().BoolVar(&dry, "dry-run", false, "build the splice and say what would be live, load nothing")
 	hook.AddCommand(aptHook)
 	return hook
 }
 
 // aptHook never fails and, before dpkg, never takes long.
-func (a *app) aptHook(ctx context.Context, post bool) {
+func (a *app) aptHook(ctx context.Context, post, dry bool) {
 	defer func() {
 		if r := recover(); r != nil {
 			fmt.Fprintf(a.err, "%sthis is a fault in upsplice, the upgrade goes on: %v\n", progress.Prefix, r)
@@ -70,7 +71,7 @@ func (a *app) aptHook(ctx context.Context, post bool) {
 			os.Exit(0)
 		})
 		defer timer.Stop()
-		err = a.beforeApt(ctx)
+		err = a.beforeApt(ctx, dry)
 	}
 	if err != nil {
 		fmt.Fprintf(a.err, "%s%v\n", progress.Prefix, err)
@@ -82,7 +83,7 @@ func (a *app) loadConfig() (err error) {
 	return err
 }
 
-func (a *app) beforeApt(ctx context.Context) error {
+func (a *app) beforeApt(ctx context.Context, dry bool) error {
 	in, err := apt.Open()
 	if err != nil {
 		return err
@@ -106,6 +107,11 @@ func (a *app) beforeApt(ctx context.Context) error {
 	}
 	fmt.Fprintf(a.err, "%s%s (%s) is newer than the running %s (%s)\n", progress.Prefix,
 		u.To.Package, u.To.Version, u.From.Release, u.From.Version)
+	if a.config.Policy == config.Off {
+		fmt.Fprintf(a.err, "%sthe configuration says policy = \"off\": it takes effect at the next boot\n", progress.Prefix)
+		return nil
+	}
+	u.DryRun = dry
 	ticket, err := a.enqueue(ctx, p.Journal, u)
 	if err != nil {
 		return err
@@ -221,7 +227,7 @@ func (a *app) watchCommand() *cobra.Command {
 }
 
 func (a *app) landed(ctx context.Context, release string) error {
-	if !a.config.Enabled {
+	if !a.config.Enabled || a.config.Policy == config.Off {
 		return nil
 	}
 	p, err := a.pipeline(a.renderer())

@@ -10,6 +10,7 @@ import (
 
 	"github.com/upsplice/upsplice/hook/live"
 	"github.com/upsplice/upsplice/hook/outcome"
+	"github.com/upsplice/upsplice/hook/words"
 	"github.com/upsplice/upsplice/kmod/livepatch"
 )
 
@@ -72,7 +73,7 @@ func (o other) state() string {
 
 func printKernelState(w io.Writer, others []other, tasks []waiting) {
 	for _, o := range others {
-		fmt.Fprintf(w, "livepatch\t%s\t%s, not of upsplice: %d functions\n", o.Name, o.state(), o.Functions)
+		fmt.Fprintf(w, "livepatch\t%s\t%s, not of upsplice: %s\n", o.Name, o.state(), words.Count(o.Functions, "function"))
 	}
 	for _, t := range tasks {
 		where := ""

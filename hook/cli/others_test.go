@@ -64,7 +64,7 @@ func TestStatusOfOthers(t *testing.T) {
 	}
 	var b bytes.Buffer
 	printKernelState(&b, others, tasks)
-	const want = "livepatch\tkpatch_x\tin force, not of upsplice: 1 functions\n" +
+	const want = "livepatch\tkpatch_x\tin force, not of upsplice: 1 function\n" +
 		"livepatch\tvendor\tbeing disabled, not of upsplice: 0 functions\n" +
 		"switching\tupsplice_1\twaits for sleeper (42) in f+0x1/0x2\n" +
 		"switching\tvendor\twaits for through (43)\n"

@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/upsplice/upsplice/hook/words"
 	"github.com/upsplice/upsplice/splice/patch"
 	"github.com/upsplice/upsplice/splice/splicefile"
 )
@@ -150,7 +151,7 @@ func (r Row) progress() string {
 	}
 	verdict, _ := r.Made.Verdict()
 	if f := r.Made.File; f != nil {
-		return fmt.Sprintf("%s, %d functions", verdict, len(f.Manifest.Functions))
+		return verdict + ", " + words.Count(len(f.Manifest.Functions), "function")
 	}
 	return strings.TrimSpace(verdict + " " + r.Made.Reason())
 }

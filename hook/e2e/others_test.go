@@ -35,7 +35,7 @@ func TestLivepatchOfOthers(t *testing.T) {
 expect 0 '"other_livepatches": null' upsplice status --json
 insmod /s/kpatch_other.ko
 for i in $(seq 100); do [ $(cat /sys/kernel/livepatch/kpatch_other/transition) = 0 ] && break; sleep 0.2; done
-expect 0 "kpatch_other.*in force, not of upsplice: 1 functions" upsplice status
+expect 0 "kpatch_other.*in force, not of upsplice: 1 function" upsplice status
 expect 0 '"name": "kpatch_other"' upsplice status --json
 expect 4 "kpatch_other, which is not ours" upsplice apply /s/good.splice
 grep theirs /proc/cmdline || echo "UNEXPECTED: it was replaced"

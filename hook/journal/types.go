@@ -43,6 +43,8 @@ type Update struct {
 	Flavour string  `json:"flavour"`
 	Arch    string  `json:"arch"`
 	Trigger Trigger `json:"trigger"`
+	// DryRun: the splice is built and nothing is loaded.
+	DryRun bool `json:"dry_run,omitempty"`
 }
 
 // State is where a splice is in its life.

@@ -149,7 +149,10 @@ type fakeKernel struct {
 }
 
 func (k *fakeKernel) Release() string { return k.release }
-func (k *fakeKernel) Ready() error    { return k.pass("ready") }
+func (k *fakeKernel) Modules() ([]string, error) {
+	return []string{"ext4", "nf_tables"}, k.pass("modules")
+}
+func (k *fakeKernel) Ready() error { return k.pass("ready") }
 func (k *fakeKernel) Check(*splicefile.File) error {
 	return k.pass("check")
 }

@@ -14,6 +14,8 @@ import (
 
 	"github.com/upsplice/upsplice/hook/outcome"
 	"github.com/upsplice/upsplice/hook/progress"
+	"github.com/upsplice/upsplice/hook/report"
+	"github.com/upsplice/upsplice/hook/words"
 	"github.com/upsplice/upsplice/plugins/backend"
 	"github.com/upsplice/upsplice/splice/build"
 	"github.com/upsplice/upsplice/splice/splicefile"
@@ -25,6 +27,7 @@ type Step struct {
 	Patches     []string         // files with patches of From's source
 	Description string           // of the patches
 	Changes     []backend.Change // of the changelog, if the backend knows
+	Policy      report.Policy    // of an update, known once it is built
 }
 
 // Patch is the step from a kernel to the same one with patches. An empty release is
@@ -113,13 +116,18 @@ func (p *Pipeline) make(ctx context.Context, b Backend, s *Step) (Built, error) 
 	if len(s.Patches) > 0 {
 		return p.patched(ctx, b, s)
 	}
+	policy, said, err := p.policy()
+	if err != nil {
+		return Built{}, err
+	}
+	s.Policy = said
 	from, to, err := p.fetch(ctx, b, s)
 	if err != nil {
 		return Built{}, err
 	}
 	p.stage("build", "building the splice from %s to %s", s.From.SourceVersion, s.To.SourceVersion)
 	return p.Builder.Build(ctx, build.Request{
-		From: from, To: to, Cache: p.Config.Cache, Jobs: p.Config.Jobs,
+		From: from, To: to, Policy: policy, Cache: p.Config.Cache, Jobs: p.Config.Jobs,
 	}, p.Sink)
 }
 
@@ -130,7 +138,7 @@ func (p *Pipeline) patched(ctx context.Context, b Backend, s *Step) (Built, erro
 	if err != nil {
 		return Built{}, err
 	}
-	p.stage("build", "building the splice of %s", count(len(s.Patches), "patch"))
+	p.stage("build", "building the splice of %s", words.Count(len(s.Patches), "patch"))
 	return p.Builder.Build(ctx, build.Request{
 		From: from, Patches: s.Patches, Description: s.Description, Cache: p.Config.Cache, Jobs: p.Config.Jobs,
 	}, p.Sink)

@@ -19,12 +19,15 @@ import (
 	"github.com/upsplice/upsplice/plugins/backend"
 	"github.com/upsplice/upsplice/splice/build"
 	"github.com/upsplice/upsplice/splice/splicefile"
+	"github.com/upsplice/upsplice/splice/touch"
 )
 
 // Kernel is the running kernel.
 type Kernel interface {
 	// Release is what uname -r prints.
 	Release() string
+	// Modules are the names of the modules that are loaded, sorted, without ours.
+	Modules() ([]string, error)
 	// Ready says with an *outcome.Error why no splice could be applied, before any
 	// work is done for one.
 	Ready() error
@@ -61,14 +64,15 @@ type Builder interface {
 
 // Built is what the engine made.
 type Built struct {
-	File   string             `json:"file"` // path of the .splice, "" if nothing goes live
-	Groups []splicefile.Group `json:"groups"`
-	Files  int                `json:"files"` // changed files of the delta
-	Hunks  int                `json:"hunks"`
-	Units  int                `json:"units"`           // changed units of this configuration
-	Notes  []string           `json:"notes,omitempty"` // what behaves in another way than in a kernel that booted with the change
-	Fuzz   []string           `json:"fuzz,omitempty"`  // hunks of patches that did not fit exactly
-	Stages []build.Timing     `json:"stages"`
+	File    string             `json:"file"` // path of the .splice, "" if nothing goes live
+	Groups  []splicefile.Group `json:"groups"`
+	Sources []touch.File       `json:"sources,omitempty"`
+	Files   int                `json:"files"` // changed files of the delta
+	Hunks   int                `json:"hunks"`
+	Units   int                `json:"units"`           // changed units of this configuration
+	Notes   []string           `json:"notes,omitempty"` // what behaves in another way than in a kernel that booted with the change
+	Fuzz    []string           `json:"fuzz,omitempty"`  // hunks of patches that did not fit exactly
+	Stages  []build.Timing     `json:"stages"`
 }
 
 // Pipeline is the joined layers.

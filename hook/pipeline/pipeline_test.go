@@ -50,6 +50,7 @@ func work(t testing.TB, w *world, boot, to string) journal.Result {
 func TestUpdateEndsAsItShould(t *testing.T) {
 	blocked := []splicefile.Group{{Units: []string{"net/x.o"}, Reasons: []splicefile.Reason{{Code: "layout", What: "struct a", Detail: "it grew"}}}}
 	mixed := append([]splicefile.Group{{Units: []string{"fs/a/b.o"}, Functions: []string{"f"}, Live: true}}, blocked...)
+	bootOnly := []splicefile.Group{{Units: []string{"init/main.o"}, Boot: true}}
 	for _, c := range []struct {
 		name string
 		set  func(*world)
@@ -58,8 +59,9 @@ func TestUpdateEndsAsItShould(t *testing.T) {
 		live bool
 	}{
 		{"live", func(*world) {}, outcome.Live, "1 function of fs/a now runs the code of 1.0-2", true},
-		{"partly", func(w *world) { w.groups = mixed }, outcome.PartlyLive, "1 wait for the next boot: 1 layout", true},
-		{"all deferred", func(w *world) { w.groups, w.nofile = blocked, true }, outcome.Refused, "1 layout", false},
+		{"partly", func(w *world) { w.groups = mixed }, outcome.PartlyLive, "1 waits for the next boot: 1 sees a changed data layout", true},
+		{"all deferred", func(w *world) { w.groups, w.nofile = blocked, true }, outcome.Refused, "nothing of 1.0-2 can be live: 1 sees a changed data layout", false},
+		{"boot code only", func(w *world) { w.groups, w.nofile = bootOnly, true }, outcome.NothingToDo, "has done its work", false},
 		{"not in this build", func(w *world) { w.nofile = true }, outcome.NothingToDo, "none of the 1 file", false},
 		{"kernel without livepatch", func(w *world) { w.fail["ready"] = refusal("livepatch") }, outcome.Refused, "livepatch", false},
 		{"other build", func(w *world) { w.fail["check"] = refusal("build id") }, outcome.Refused, "build id", false},

@@ -10,6 +10,8 @@ import (
 
 	"github.com/upsplice/upsplice/hook/journal"
 	"github.com/upsplice/upsplice/hook/outcome"
+	"github.com/upsplice/upsplice/hook/report"
+	"github.com/upsplice/upsplice/hook/words"
 	"github.com/upsplice/upsplice/splice/splicefile"
 )
 
@@ -28,6 +30,7 @@ func (p *Pipeline) Recover(ctx context.Context, lock *journal.Lock) (*journal.Ru
 		if err := os.Remove(rec.File); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return nil, err
 		}
+		_ = os.Remove(reportFile(lock.Journal(), rec.ID))
 	}
 	for _, rec := range r.Applying {
 		if err := p.settle(lock, rec); err != nil {
@@ -59,7 +62,7 @@ func (p *Pipeline) settle(lock *journal.Lock, rec journal.Record) error {
 			return fmt.Errorf("finding out whether splice %s is live: %w", rec.ShortID, err)
 		}
 		if live {
-			rec.Outcome = Outcome(f.Manifest)
+			rec.Outcome = report.Ends(f.Manifest.Groups)
 			return lock.PutLive(rec)
 		}
 		held, err := p.Kernel.Holds(f)
@@ -93,7 +96,7 @@ func (p *Pipeline) Undo(ctx context.Context, lock *journal.Lock, id string) (jou
 		return rec, failed("asking the kernel for its livepatches", err)
 	}
 	if held {
-		p.stage("undo", "taking back %s: %d functions", rec.ShortID, rec.LiveFunctions)
+		p.stage("undo", "taking back %s: %s", rec.ShortID, words.Count(rec.LiveFunctions, "function"))
 		if err := p.Kernel.Undo(ctx, f, p.Sink); err != nil {
 			return rec, err
 		}
@@ -179,6 +182,6 @@ func (p *Pipeline) Boot(ctx context.Context, lock *journal.Lock) error {
 	if err != nil {
 		return err
 	}
-	p.note("splice %s is live again: %s", rec.ShortID, effect(f.Manifest))
+	p.note("splice %s is live again: %s", rec.ShortID, ReportOf(lock.Journal(), f.Manifest).Effect())
 	return nil
 }

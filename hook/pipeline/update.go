@@ -15,6 +15,8 @@ import (
 	"github.com/upsplice/upsplice/hook/journal"
 	"github.com/upsplice/upsplice/hook/outcome"
 	"github.com/upsplice/upsplice/hook/progress"
+	"github.com/upsplice/upsplice/hook/report"
+	"github.com/upsplice/upsplice/hook/words"
 	"github.com/upsplice/upsplice/plugins/backend"
 	"github.com/upsplice/upsplice/splice/splicefile"
 )
@@ -83,41 +85,61 @@ func (s stager) Emit(e progress.Event) {
 // update does one request and says how it ended.
 func (p *Pipeline) update(ctx context.Context, lock *journal.Lock, u journal.Update) journal.Result {
 	start := p.now()
-	rec, built, err := p.makeLive(ctx, lock, u)
-	return p.result(u, rec, built, p.now().Sub(start), err)
+	rec, rep, err := p.makeLive(ctx, lock, u)
+	if rep != nil {
+		if saveErr := saveReport(lock.Journal(), rep); saveErr != nil {
+			p.note("the report is not kept: %v", saveErr)
+		}
+	}
+	return p.result(u, rec, rep, p.now().Sub(start), err)
 }
 
-func (p *Pipeline) makeLive(ctx context.Context, lock *journal.Lock, u journal.Update) (journal.Record, Built, error) {
+// dry: nothing is to be loaded.
+func (p *Pipeline) dry(u journal.Update) bool { return u.DryRun || p.Config.DryRun }
+
+// makeLive builds and applies. The report is there if something was built, with an
+// error of what came then or without.
+func (p *Pipeline) makeLive(ctx context.Context, lock *journal.Lock, u journal.Update) (journal.Record, *report.Report, error) {
 	var none journal.Record
-	if err := p.Kernel.Ready(); err != nil {
-		return none, Built{}, err
+	if err := p.off("updating " + u.From.Release); err != nil {
+		return none, nil, err
+	}
+	if err := p.Kernel.Ready(); err != nil && !p.dry(u) {
+		return none, nil, err
 	}
 	if running := p.Kernel.Release(); u.From.Release != running {
-		return none, Built{}, &outcome.Error{Outcome: outcome.Refused, Check: "running kernel",
+		return none, nil, &outcome.Error{Outcome: outcome.Refused, Check: "running kernel",
 			What: "updating " + u.From.Release, Err: fmt.Errorf("the kernel that runs is %s", running)}
 	}
 	if rec, ok, err := p.alreadyLive(lock.Journal(), u); err != nil || ok {
-		return rec, Built{}, err
+		return rec, nil, err
 	}
-	built, err := p.build(ctx, u)
-	if err != nil || built.File == "" {
-		return none, built, err
+	step, built, err := p.build(ctx, u)
+	if err != nil {
+		return none, nil, err
 	}
-	// The newest request wins: a splice for an older one would be replaced at once.
-	if _, waiting, err := lock.Journal().Pending(); err == nil && waiting {
-		return none, built, &outcome.Error{Outcome: outcome.NothingToDo, What: "applying the splice",
-			Err: errors.New("a newer update has arrived")}
+	if built.File == "" {
+		return none, Account(step, built, nil), nil
 	}
 	f, err := ReadSplice(built.File)
 	if err != nil {
-		return none, built, err
+		return none, nil, err
+	}
+	rep := Account(step, built, f)
+	if p.dry(u) {
+		return none, rep, nil
+	}
+	// The newest request wins: a splice for an older one would be replaced at once.
+	if _, waiting, err := lock.Journal().Pending(); err == nil && waiting {
+		return none, rep, &outcome.Error{Outcome: outcome.NothingToDo, What: "applying the splice",
+			Err: errors.New("a newer update has arrived")}
 	}
 	if m := f.Manifest; m.From.Release != u.From.Release || m.To.Release != u.To.Release {
-		return none, built, &outcome.Error{Outcome: outcome.Refused, Check: "splice file", What: "reading " + built.File,
+		return none, rep, &outcome.Error{Outcome: outcome.Refused, Check: "splice file", What: "reading " + built.File,
 			Err: fmt.Errorf("it leads from %s to %s", m.From.Release, m.To.Release)}
 	}
 	rec, err := p.ApplySplice(ctx, lock, f)
-	return rec, built, err
+	return rec, rep, err
 }
 
 // alreadyLive finds the splice of the same update in force: package managers and
@@ -137,17 +159,18 @@ func (p *Pipeline) alreadyLive(j *journal.Journal, u journal.Update) (journal.Re
 }
 
 // build opens the backend once for all that it is asked.
-func (p *Pipeline) build(ctx context.Context, u journal.Update) (Built, error) {
+func (p *Pipeline) build(ctx context.Context, u journal.Update) (Step, Built, error) {
 	b, err := p.Open(ctx)
 	if err != nil {
-		return Built{}, err
+		return Step{}, Built{}, err
 	}
 	defer b.Close()
 	step, err := p.step(ctx, b, u)
 	if err != nil {
-		return Built{}, err
+		return step, Built{}, err
 	}
-	return p.make(ctx, b, &step)
+	built, err := p.make(ctx, b, &step)
+	return step, built, err
 }
 
 // step asks the backend again for what the queue keeps only names of.
@@ -197,7 +220,7 @@ func (p *Pipeline) ApplySplice(ctx context.Context, lock *journal.Lock, f *splic
 	} else if live {
 		return p.settled(lock, rec, f)
 	}
-	p.stage("apply", "applying %s: %d functions", rec.ShortID, rec.LiveFunctions)
+	p.stage("apply", "applying %s: %s", rec.ShortID, words.Count(rec.LiveFunctions, "function"))
 	p.noteReplaced(lock.Journal(), f.Manifest)
 	rec.State = journal.Applying
 	rec.BootID = lock.Journal().BootID()
@@ -231,37 +254,11 @@ func (p *Pipeline) noteReplaced(j *journal.Journal, m splicefile.Manifest) {
 func (p *Pipeline) settled(lock *journal.Lock, rec journal.Record, f *splicefile.File) (journal.Record, error) {
 	rec.State = journal.Live
 	rec.BootID = lock.Journal().BootID()
-	rec.Outcome = Outcome(f.Manifest)
+	rec.Outcome = report.Ends(f.Manifest.Groups)
 	if err := lock.PutLive(rec); err != nil {
 		return rec, failed("writing the journal", err)
 	}
 	return rec, nil
-}
-
-// Outcome is that of applying a splice: some of its update may wait for the boot.
-func Outcome(m splicefile.Manifest) outcome.Outcome {
-	if deferred(m.Groups) > 0 {
-		return outcome.PartlyLive
-	}
-	return outcome.Live
-}
-
-func liveGroups(groups []splicefile.Group) (n int) {
-	for _, g := range groups {
-		if g.Live {
-			n++
-		}
-	}
-	return n
-}
-
-func deferred(groups []splicefile.Group) (n int) {
-	for _, g := range groups {
-		if g.Waits() {
-			n++
-		}
-	}
-	return n
 }
 
 // store keeps the splice with the journal, where the build user cannot change it.
@@ -286,11 +283,12 @@ func (p *Pipeline) store(lock *journal.Lock, f *splicefile.File) (journal.Record
 	if err != nil {
 		return journal.Record{}, err
 	}
+	sums := report.OfSplice(m).Sums
 	rec := journal.Record{
 		ID: m.ID, ShortID: shortID(m.ID), File: path, State: journal.Built,
 		From:          journal.Kernel{Release: m.From.Release, Version: m.From.Version},
 		To:            journal.Kernel{Release: m.To.Release, Version: m.To.Version},
-		LiveFunctions: len(m.Functions), LiveGroups: liveGroups(m.Groups), DeferredGroups: deferred(m.Groups),
+		LiveFunctions: sums.Functions.Live, LiveGroups: sums.Groups.Live, DeferredGroups: sums.Groups.Deferred,
 		Groups: groups,
 	}
 	for _, t := range m.Targets {

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/upsplice/upsplice/hook/words"
 )
 
 // rounds applies, uses and undoes again and again while the machine is under load,
@@ -28,7 +30,7 @@ func (g *guest) rounds(ctx context.Context) (string, error) {
 		if i == 0 {
 			modules = n
 		} else if n != modules {
-			return fmt.Errorf("%d modules are loaded after %d rounds, %d before", n, len(g.final.Undo), modules)
+			return fmt.Errorf("%s loaded after %s, %d before", words.Count(n, "module"), words.Count(len(g.final.Undo), "round"), modules)
 		}
 		samples[i], err = g.quietSlabs()
 		return err
@@ -51,11 +53,11 @@ func (g *guest) rounds(ctx context.Context) (string, error) {
 	}
 	if g.final.Slabs = growing(samples[0], samples[1], samples[2], total); len(g.final.Slabs) > 0 {
 		s := g.final.Slabs[0]
-		return "", fmt.Errorf("%d slab caches grow from round to round, the first: %s from %d to %d to %d objects",
-			len(g.final.Slabs), s.Cache, s.Before, s.Middle, s.After)
+		return "", fmt.Errorf("%s %s from round to round, the first: %s from %d to %d to %d objects",
+			words.Count(len(g.final.Slabs), "slab cache"), words.Verb(len(g.final.Slabs), "grow"), s.Cache, s.Before, s.Middle, s.After)
 	}
-	return fmt.Sprintf("%d rounds under load, medians: apply %.2f s, undo %.2f s; %d slab caches and %d modules do not grow",
-		total, median(g.final.Apply), median(g.final.Undo), len(samples[2]), modules), nil
+	return fmt.Sprintf("%s under load, medians: apply %.2f s, undo %.2f s; %s and %s do not grow",
+		words.Count(total, "round"), median(g.final.Apply), median(g.final.Undo), words.Count(len(samples[2]), "slab cache"), words.Count(modules, "module")), nil
 }
 
 func (g *guest) someRounds(ctx context.Context, n int) (err error) {

@@ -18,8 +18,8 @@ const fewGroups = 20
 // mostNames is how many names a line of reasons gives.
 const mostNames = 6
 
-// Text writes the whole report for a terminal. would is "would be " before the splice
-// is applied and "" afterwards.
+// Text writes the whole report for a terminal. would is "would be " if the splice is
+// not applied and "" if it is.
 func (r *Report) Text(w io.Writer, would string) error {
 	t := &text{w: w}
 	if len(r.Patches) > 0 {
@@ -30,6 +30,16 @@ func (r *Report) Text(w io.Writer, would string) error {
 		t.line("to", "%s   %s", r.To.Release, r.To.Version)
 	}
 	t.line("delta", "%s, %s, %s of this kernel", words.Count(r.Files, "file"), words.Count(r.Hunks, "hunk"), words.Count(r.Units, "unit"))
+	if t.err != nil {
+		return t.err
+	}
+	return r.Body(w, would)
+}
+
+// Body is Text without its first lines, which name the kernels and the size of the
+// difference.
+func (r *Report) Body(w io.Writer, would string) error {
+	t := &text{w: w}
 	for _, f := range r.Fuzz {
 		t.line("inexact", "%s", f)
 	}
