@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package groups
+
+import (
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	"github.com/upsplice/upsplice/splice/freeze"
+)
+
+// changes cuts small trees into the entities that differ.
+func changes(t testing.TB, pre, post map[string]string) []*freeze.Entity {
+	t.Helper()
+	dir := t.TempDir()
+	all := make(map[string]bool)
+	for side, files := range map[string]map[string]string{"pre": pre, "post": post} {
+		if err := os.MkdirAll(filepath.Join(dir, side), 0o777); err != nil {
+			t.Fatal(err)
+		}
+		for name, text := range files {
+			all[name] = true
+			file := filepath.Join(dir, side, name)
+			if err := os.MkdirAll(filepath.Dir(file), 0o777); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(file, []byte(text), 0o666); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	s, err := freeze.Read(t.Context(), filepath.Join(dir, "pre"), filepath.Join(dir, "post"), slices.Sorted(maps.Keys(all)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s.Entities
+}
+
+// named finds an entity by its first name.
+func named(t *testing.T, list []*freeze.Entity, name string) *freeze.Entity {
+	t.Helper()
+	for _, e := range list {
+		if (e.File == name || slices.Contains(e.Names, name)) && e.Kind != freeze.Declaration {
+			return e
+		}
+	}
+	t.Fatalf("no change of %s", name)
+	return nil
+}
