@@ -3,138 +3,117 @@
 package kbuild
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"os/exec"
+	"path"
 	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
-	"time"
 )
 
-// generator is a program of the kernel's source that writes what units include and
-// no package has. kbuild would build it for the machine that it runs on.
-type generator struct {
-	config  string   // of the kernels that need it
-	source  []string // of the program, where one version or another has it
-	include []string
-	// arguments gives what to run it with, in the output directory, and what is made.
-	arguments func(src string) ([][]string, error)
+// generators are programs that write headers and that stand in the output directory
+// as placeholders until one is needed.
+var generators = []string{"scripts/asn1_compiler", "scripts/selinux/genheaders/genheaders", "scripts/bin2c"}
+
+// GenerateError: kbuild has no rule for a file, or cannot make it.
+type GenerateError struct {
+	Name   string
+	Output string // what make said last
+	Err    error
 }
 
-var generators = []generator{
-	{
-		config:  "CONFIG_SECURITY_SELINUX",
-		source:  []string{"scripts/selinux/genheaders/genheaders.c", "security/selinux/genheaders.c"},
-		include: []string{"include/uapi", "include", "security/selinux/include"},
-		arguments: func(string) ([][]string, error) {
-			return [][]string{{"security/selinux/flask.h", "security/selinux/av_permissions.h"}}, nil
-		},
-	},
-	{
-		config:    "CONFIG_ASN1",
-		source:    []string{"scripts/asn1_compiler.c"},
-		include:   []string{"include"},
-		arguments: asn1,
-	},
+func (e *GenerateError) Error() string {
+	return fmt.Sprintf("making %s with the kernel's own build: %v: %s", e.Name, e.Err, e.Output)
 }
 
-// asn1 are the grammars of the kernel, each of which becomes a source and a header.
-func asn1(src string) ([][]string, error) {
-	var runs [][]string
-	for _, top := range []string{"crypto", "fs", "net", "security"} {
-		err := filepath.WalkDir(filepath.Join(src, top), func(path string, d fs.DirEntry, err error) error {
-			if errors.Is(err, fs.ErrNotExist) {
-				return nil
+// Unwrap returns the cause.
+func (e *GenerateError) Unwrap() error { return e.Err }
+
+// generate runs kbuild for one directory (scripts/Makefile.build), with what the
+// Makefile at the top would have passed on: that one wants the whole kernel to be
+// prepared first.
+func (o *Output) generate(ctx context.Context, name string) error {
+	if !filepath.IsLocal(name) || strings.ContainsAny(name, "= \t\n") {
+		return fmt.Errorf("making %q: not a file of the output directory", name)
+	}
+	lock, err := os.OpenFile(filepath.Join(o.Dir, ".generate.lock"), os.O_CREATE|os.O_RDWR, 0o644)
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil {
+		return err
+	}
+	if o.exists(name) {
+		return nil // another one was faster
+	}
+	for _, g := range generators {
+		path := filepath.Join(o.Dir, g)
+		if st, err := os.Stat(path); err != nil || st.Size() > 0 {
+			continue
+		}
+		if err := os.Remove(path); err != nil {
+			return err
+		}
+		if err := o.rule(ctx, g); err != nil {
+			if ctx.Err() != nil {
+				return ctx.Err()
 			}
-			if err != nil || !d.Type().IsRegular() || filepath.Ext(path) != ".asn1" {
+			// This kernel has no such program, or makes it somewhere else.
+			if err := placeholder(o.Dir, g); err != nil {
 				return err
 			}
-			name, err := filepath.Rel(src, path)
-			runs = append(runs, []string{path, name + ".c", name + ".h"})
-			return err
-		})
-		if err != nil {
-			return nil, err
 		}
 	}
-	return runs, nil
+	return o.rule(ctx, name)
 }
 
-// generate makes what no package has. Where a kernel does it in another way, the
-// units concerned do not compile, and that names the missing file.
-func (m Materials) generate(ctx context.Context, dir string) error {
-	config, err := os.ReadFile(filepath.Join(dir, ".config"))
-	if err != nil {
-		return err
+func (o *Output) rule(ctx context.Context, name string) error {
+	args := []string{
+		"-rR", "--no-print-directory", "-C", o.Dir, "-f", filepath.Join(o.Source, "scripts/Makefile.build"),
+		"obj=" + path.Dir(name), "need-builtin=1", "need-modorder=1",
+		"srctree=" + o.Source, "objtree=.", "VPATH=" + o.Source, "building_out_of_srctree=1", "ARCH=" + o.Arch, "SRCARCH=" + o.Arch,
+		"HOSTCC=" + o.CC, "KBUILD_HOSTCFLAGS=-O1", "CC=false", "CONFIG_SHELL=sh", "PERL=perl", "AWK=awk", "Q=@", "quiet=quiet_", name,
 	}
-	lines := strings.Split(string(config), "\n")
-	for _, g := range generators {
-		if !slices.Contains(lines, g.config+"=y") && !slices.Contains(lines, g.config+"=m") {
-			continue
+	cmd := o.make(ctx, args...)
+	var out bytes.Buffer
+	w := &limitedWriter{w: &out, left: 1 << 20}
+	cmd.Stdout, cmd.Stderr = w, w
+	if err := cmd.Run(); err != nil {
+		if errors.Is(err, exec.ErrNotFound) {
+			return startError("make", err)
 		}
-		i := slices.IndexFunc(g.source, func(s string) bool { return exists(filepath.Join(m.Source, s)) })
-		if i < 0 {
-			continue
-		}
-		if err := m.run(ctx, g, g.source[i], dir); err != nil {
-			return err
-		}
+		// A rule that was interrupted leaves half a file.
+		os.Remove(filepath.Join(o.Dir, name))
+		return &GenerateError{Name: name, Output: lastLines(out.Bytes()), Err: err}
+	}
+	if !o.exists(name) {
+		return &GenerateError{Name: name, Output: lastLines(out.Bytes()), Err: errors.New("make did nothing")}
 	}
 	return nil
 }
 
-func (m Materials) run(ctx context.Context, g generator, source, dir string) error {
-	tmp, err := os.MkdirTemp("", "upsplice-generate-")
-	if err != nil {
-		return err
+// places are where a unit can find a file that it includes and that is generated:
+// beside its object and above it, and where its options say.
+func places(u Unit, include string) []string {
+	var list []string
+	if u.Source == "O:"+include {
+		list = append(list, include)
 	}
-	defer os.RemoveAll(tmp)
-	program := filepath.Join(tmp, "program")
-	args := []string{"-O1", "-o", program}
-	for _, i := range g.include {
-		args = append(args, "-I"+filepath.Join(m.Source, i))
+	for dir, n := path.Dir(u.Object), 0; dir != "." && n < 3; dir, n = path.Dir(dir), n+1 {
+		list = append(list, path.Join(dir, include))
 	}
-	if ok, err := tool(ctx, dir, m.CC, append(args, filepath.Join(m.Source, source))...); err != nil || !ok {
-		return err
-	}
-	runs, err := g.arguments(m.Source)
-	if err != nil {
-		return err
-	}
-	for _, r := range runs {
-		if err := os.MkdirAll(filepath.Join(dir, filepath.Dir(r[len(r)-1])), 0o755); err != nil {
-			return err
-		}
-		if _, err := tool(ctx, dir, program, r...); err != nil {
-			return err
+	for _, a := range u.Args {
+		if dir, ok := strings.CutPrefix(a, "-I"); ok && filepath.IsLocal(dir) {
+			if name := path.Join(dir, include); !slices.Contains(list, name) {
+				list = append(list, name)
+			}
 		}
 	}
-	return nil
-}
-
-// tool runs a program; false if it does not do its work.
-func tool(ctx context.Context, dir, name string, args ...string) (bool, error) {
-	cmd := exec.CommandContext(ctx, name, args...)
-	cmd.Dir = dir
-	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "LC_ALL=C", "TMPDIR=" + os.TempDir()}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
-	cmd.WaitDelay = 10 * time.Second
-	var exit *exec.ExitError
-	err := cmd.Run()
-	if ctx.Err() != nil {
-		return false, ctx.Err()
-	}
-	if errors.As(err, &exit) {
-		return false, nil
-	}
-	if err != nil {
-		return false, fmt.Errorf("generating headers: %w", err)
-	}
-	return true, nil
+	return list
 }

@@ -3,59 +3,55 @@
 package kbuild
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"testing"
 )
 
-// asn1Compiler stands for the kernel's: it writes the name of its input.
-const asn1Compiler = `#include <linux/given.h>
-int main(int argc, char **argv)
-{
-	for (int i = 2; i < argc; i++) {
-		FILE *f = fopen(argv[i], "w");
-		if (!f)
-			return 1;
-		fputs(argv[1], f);
-	}
-	return argc != 4;
-}
+// makefileBuild stands for scripts/Makefile.build: it knows how to make one header,
+// with a program that is made first, and one that it cannot make.
+const makefileBuild = `
+scripts/asn1_compiler: ; @printf '#!/bin/sh\necho made > $$1\n' > $@; chmod +x $@
+$(obj)/keys.h: scripts/asn1_compiler ; @scripts/asn1_compiler $@
+$(obj)/broken.h: ; @echo half > $@; echo no such thing >&2; exit 1
 `
 
 func TestGenerate(t *testing.T) {
-	m := Materials{Source: t.TempDir(), CC: "gcc-12"}
-	write := func(dir, name, text string) {
-		t.Helper()
-		path := filepath.Join(dir, name)
-		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-			t.Fatal(err)
+	m := small(t, "")
+	if err := os.MkdirAll(filepath.Join(m.Source, "scripts"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(m.Source, "scripts/Makefile.build"), []byte(makefileBuild), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	o, err := Seed(t.Context(), filepath.Join(t.TempDir(), "out"), m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.MkdirAll(filepath.Join(o.Dir, "crypto/keys"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	// What includes it may be further down.
+	u := Unit{Object: "crypto/keys/ss/parse.o", Source: "crypto/keys/ss/parse.c", Args: []string{"cc", "-I/elsewhere", "-I./crypto/keys"}}
+	if err := o.Generate(t.Context(), u, "keys.h"); err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(filepath.Join(o.Dir, "crypto/keys/keys.h"))
+	if string(text) != "made\n" {
+		t.Errorf("the header is %q, %v", text, err)
+	}
+	for _, name := range []string{"broken.h", "unknown.h", "../../../../../etc/passwd"} {
+		err := o.Generate(t.Context(), u, name)
+		var none *GenerateError
+		if err == nil || name != "../../../../../etc/passwd" && !errors.As(err, &none) {
+			t.Errorf("%s: %v", name, err)
 		}
-		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
-			t.Fatal(err)
+		if found, _ := filepath.Glob(filepath.Join(o.Dir, "crypto/keys", name)); len(found) > 0 {
+			t.Errorf("%s is there", name)
 		}
 	}
-	write(m.Source, "scripts/asn1_compiler.c", asn1Compiler)
-	write(m.Source, "include/linux/given.h", "#include <stdio.h>\n")
-	write(m.Source, "crypto/keys/x509.asn1", "x")
-	// A program that does not compile leaves its units without a header, no more.
-	write(m.Source, "scripts/selinux/genheaders/genheaders.c", "#error no\n")
-	for config, want := range map[string]bool{"CONFIG_ASN1=y\nCONFIG_SECURITY_SELINUX=y\n": true, "CONFIG_ASN1=m\n": true, "# CONFIG_ASN1 is not set\n": false} {
-		dir := t.TempDir()
-		write(dir, ".config", config)
-		if err := m.generate(t.Context(), dir); err != nil {
-			t.Fatal(err)
-		}
-		for _, name := range []string{"crypto/keys/x509.asn1.c", "crypto/keys/x509.asn1.h"} {
-			text, err := os.ReadFile(filepath.Join(dir, name))
-			if got := err == nil && string(text) == filepath.Join(m.Source, "crypto/keys/x509.asn1"); got != want {
-				t.Errorf("with %q: %s is %q, %v", config, name, text, err)
-			}
-		}
-	}
-	m.CC = "no-such-compiler"
-	dir := t.TempDir()
-	write(dir, ".config", "CONFIG_ASN1=y\n")
-	if err := m.generate(t.Context(), dir); err == nil {
-		t.Error("without a compiler: no error")
+	if st, err := os.Stat(filepath.Join(o.Dir, "scripts/bin2c")); err == nil && st.Size() > 0 {
+		t.Error("a program that the kernel has no rule for was made")
 	}
 }

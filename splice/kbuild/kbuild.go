@@ -8,6 +8,7 @@ package kbuild
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 )
@@ -65,6 +66,24 @@ func (o *Output) Query(ctx context.Context, targets ...string) ([]Unit, error) {
 // Objects of modules take "--module" in addition. The options contain "--link"
 // where kbuild runs objtool on the linked whole only.
 func (o *Output) ObjtoolArgs(ctx context.Context) ([]string, error) { return o.objtool(ctx) }
+
+// Generate makes a file that a unit includes, that a program of the kernel writes and
+// that no package has, by kbuild's own rule. It stays in the output directory. A
+// *GenerateError says that kbuild does not make a file of that name for the unit.
+func (o *Output) Generate(ctx context.Context, u Unit, include string) error {
+	var first error
+	for _, name := range places(u, include) {
+		err := o.generate(ctx, name)
+		var none *GenerateError
+		if err == nil || !errors.As(err, &none) {
+			return err
+		}
+		if first == nil {
+			first = err
+		}
+	}
+	return first
+}
 
 // IncompleteError says that kbuild could not list every unit.
 type IncompleteError struct {
