@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/upsplice/upsplice/splice/kbuild"
+	"github.com/upsplice/upsplice/splice/lines"
 )
 
 const depOption = "-Wp,-MMD,"
@@ -48,6 +49,13 @@ func command(u kbuild.Unit, object, dep string, wantDebug bool) ([]string, error
 	}
 	return args, nil
 }
+
+// strict are options for code and types that were not written for each other: values
+// that are pointers on the one side only, or that do not fit.
+var strict = []string{"-Werror=int-conversion", "-Werror=overflow", "-Werror=shift-count-overflow"}
+
+// verbose are options for a run that is only about the errors.
+var verbose = []string{"-fmax-errors=0", "-fno-diagnostics-show-caret", "-fdiagnostics-color=never", "-D" + lines.Physical}
 
 // allTypes keeps types in the debug information of which only the size or the offset
 // of a member is used. The code stays the same.

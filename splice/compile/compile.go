@@ -20,6 +20,10 @@ type Compiler struct {
 	Cache  string // directory of cached objects, "" for a place in the output directory
 	Jobs   int    // at once; 0: number of CPUs
 
+	// Generator makes headers that units include and no package has, from the source
+	// of the running kernel; Output if it is nil.
+	Generator *kbuild.Output
+
 	// NoDebug leaves the debug information out: for objects of which only the code
 	// counts, in three quarters of the time.
 	NoDebug bool
@@ -27,6 +31,12 @@ type Compiler struct {
 	// AllTypes puts all types that a unit declares into the debug information, used or
 	// not, as the proof of package layout wants them.
 	AllTypes bool
+
+	// Frozen is for sources between two trees: what the compiler only warns of where
+	// types do not fit is an error, and the output of a unit that does not compile is
+	// that of a second run, which says all errors, and where they stand in the files
+	// whatever lines.LayoutUnless put in.
+	Frozen bool
 
 	tools   sync.Mutex
 	tool    *toolchain // once found

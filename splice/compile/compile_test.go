@@ -235,6 +235,29 @@ func TestErrors(t *testing.T) {
 	}
 }
 
+// TestFrozen: what the compiler warns of is an error, and all errors are named with
+// the lines that they stand in.
+func TestFrozen(t *testing.T) {
+	c := compiler(t, map[string]string{
+		"a.c": "#ifndef UPSPLICE_PHYSICAL_LINES\n#line 100\n#endif\nint *f(long x)\n{\n\treturn x;\n}\nint g(void)\n{\n\treturn y;\n}\n",
+	})
+	_, err := c.Units(t.Context(), []kbuild.Unit{c.unit("a.c", "-fmax-errors=1", "-Wno-int-conversion")}, nil)
+	if e := new(Error); !errors.As(err, &e) || !strings.Contains(e.Output, "a.c:107:") {
+		t.Fatalf("%v", err)
+	}
+	c.Frozen = true
+	_, err = c.Units(t.Context(), []kbuild.Unit{c.unit("a.c", "-fmax-errors=1", "-Wno-int-conversion")}, nil)
+	e := new(Error)
+	if !errors.As(err, &e) {
+		t.Fatalf("%v", err)
+	}
+	for _, place := range []string{"a.c:6:16: error: ", "a.c:10:16: error: "} {
+		if !strings.Contains(e.Output, place) {
+			t.Errorf("no error at %s in\n%s", place, e.Output)
+		}
+	}
+}
+
 func TestOutputLimit(t *testing.T) {
 	c := compiler(t, map[string]string{"a.c": strings.Repeat("#warning this is a line of the source that the compiler repeats\n", 3000) + "#error end\n"})
 	_, err := c.Units(t.Context(), []kbuild.Unit{c.unit("a.c")}, nil)

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"slices"
 	"strings"
@@ -93,6 +94,9 @@ func (c *Compiler) one(ctx context.Context, u kbuild.Unit, dir, tmp string) (*Ob
 	} else if c.AllTypes {
 		format += " with all types"
 	}
+	if c.Frozen {
+		format += " between trees"
+	}
 	key := hashOf(format, c.tool.identity, u.Object, u.Objtool, u.Target != kbuild.Vmlinux, normalised(u, c.Output.Source))
 	if !assembler(u) {
 		if r := c.find(dir, key); r != nil {
@@ -117,7 +121,19 @@ func (c *Compiler) one(ctx context.Context, u kbuild.Unit, dir, tmp string) (*Ob
 	if c.AllTypes && !c.NoDebug && !assembler(u) {
 		args = slices.Insert(args, len(args)-4, allTypes)
 	}
-	if output, err := c.run(ctx, tmp, args); err != nil {
+	if c.Frozen && !assembler(u) {
+		args = slices.Insert(args, len(args)-4, strict...)
+	}
+	output, err := c.run(ctx, tmp, args)
+	for n := 0; err != nil && n < mostGenerated && c.generate(ctx, u, output); n++ {
+		output, err = c.run(ctx, tmp, args)
+	}
+	if err != nil {
+		if c.Frozen && ctx.Err() == nil {
+			if all, err := c.run(ctx, tmp, slices.Insert(args, len(args)-4, verbose...)); err != nil {
+				output = all
+			}
+		}
 		return fail("compiler", output, err)
 	}
 	if u.Objtool && c.tool.objtool != nil {
@@ -142,6 +158,25 @@ func (c *Compiler) one(ctx context.Context, u kbuild.Unit, dir, tmp string) (*Ob
 		return fail("compiler", "", err)
 	}
 	return &Object{Unit: u, Path: path, Deps: deps}, nil
+}
+
+// mostGenerated is how many generated files one unit may include.
+const mostGenerated = 8
+
+var missingFile = regexp.MustCompile(`fatal error: ([^\s:]+): No such file or directory`)
+
+// generate makes a file that the unit includes and that the packages lack; false if
+// that is not what is wrong.
+func (c *Compiler) generate(ctx context.Context, u kbuild.Unit, output string) bool {
+	m := missingFile.FindStringSubmatch(output)
+	if m == nil || ctx.Err() != nil {
+		return false
+	}
+	o := c.Output
+	if c.Generator != nil {
+		o = c.Generator
+	}
+	return o.Generate(ctx, u, m[1]) == nil
 }
 
 // run runs a tool in the output directory with an environment of its own. A

@@ -27,7 +27,17 @@ const maxSize = 16 << 20
 // of a macro. There it waits for the next safe line. Files with #line directives of
 // their own, and assembly, are returned as they are; so is a post in which no number
 // changes.
-func Layout(pre, post []byte) []byte {
+func Layout(pre, post []byte) []byte { return layout(pre, post, "") }
+
+// Physical is the macro that takes the directives of LayoutUnless out of effect.
+const Physical = "UPSPLICE_PHYSICAL_LINES"
+
+// LayoutUnless is Layout with directives that have no effect where the macro
+// Physical is defined. What the compiler says then is about the lines of the text
+// as it is: laid out, two lines can have the same number.
+func LayoutUnless(pre, post []byte) []byte { return layout(pre, post, Physical) }
+
+func layout(pre, post []byte, unless string) []byte {
 	if bytes.Equal(pre, post) || len(pre) > maxSize || len(post) > maxSize {
 		return post
 	}
@@ -35,16 +45,27 @@ func Layout(pre, post []byte) []byte {
 	if src.given || scan(pre).given {
 		return post
 	}
-	at := directives(src, match(pre, post))
+	height := 1
+	if unless != "" {
+		height = 3
+	}
+	at := directives(src, match(pre, post), height)
 	if len(at) == 0 {
 		return post
 	}
 	var out []byte
 	for i, l := range src.lines {
 		if n := at[i]; n != 0 {
+			if unless != "" {
+				out = append(out, "#ifndef "+unless+"\n"...)
+				n-- // of the #endif
+			}
 			out = append(out, "#line "...)
 			out = strconv.AppendInt(out, int64(n), 10)
 			out = append(out, '\n')
+			if unless != "" {
+				out = append(out, "#endif\n"...)
+			}
 		}
 		out = append(out, l.text...)
 	}
@@ -57,7 +78,9 @@ func Layout(pre, post []byte) []byte {
 // Which branch of an #if is taken is not known, and a directive in a branch that is
 // not does nothing. So the shift (number of a line less its place in post) is
 // followed along all paths: it is the set of shifts that are possible at a line.
-func directives(src source, numbers []int) map[int]int {
+//
+// height is the number of lines that one takes.
+func directives(src source, numbers []int, height int) map[int]int {
 	type level struct {
 		entry set // shifts before the #if, if all branches so far are skipped
 		ends  set // shifts at the ends of the branches, if one of them is taken
@@ -71,8 +94,8 @@ func directives(src source, numbers []int) map[int]int {
 			at[i] = n
 			shift = set{n - i - 1: true}
 			for j := range stack {
-				// On the other paths it is one more line that is skipped.
-				stack[j].entry, stack[j].ends = stack[j].entry.plus(1), stack[j].ends.plus(1)
+				// On the other paths its lines are skipped.
+				stack[j].entry, stack[j].ends = stack[j].entry.plus(height), stack[j].ends.plus(height)
 			}
 		}
 		switch l.cond {

@@ -55,6 +55,13 @@ func TestLayout(t *testing.T) {
 	}
 }
 
+func TestLayoutUnless(t *testing.T) {
+	got := string(LayoutUnless([]byte("a;\nb;\n"), []byte("a;\nnew;\nb;\n")))
+	if want := "a;\nnew;\n#ifndef " + Physical + "\n#line 1\n#endif\nb;\n"; got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+}
+
 var ours = regexp.MustCompile(`^#line ([0-9]+)\n$`)
 
 // check holds Layout to its promises: without the directives the text is post; and
@@ -92,7 +99,7 @@ func check(t *testing.T, pre, post []byte, rounds int) {
 		}
 		last = max(last, n)
 	}
-	if src.given || directives(src, numbers) == nil && len(split(post)) > 0 && gaveUp(src) {
+	if src.given || directives(src, numbers, 1) == nil && len(split(post)) > 0 && gaveUp(src) {
 		return
 	}
 	for range rounds {
@@ -207,10 +214,12 @@ func TestPreprocessor(t *testing.T) {
 			continue
 		}
 		taken++
-		want, got := expand(t, pre), expand(t, out)
-		for text, n := range want {
-			if g, ok := got[text]; ok && g != n {
-				t.Fatalf("%q has number %d, had %d\n--- pre\n%s\n--- laid out\n%s", text, g, n, pre, out)
+		for _, out := range [][]byte{out, LayoutUnless(pre, post)} {
+			want, got := expand(t, pre), expand(t, out)
+			for text, n := range want {
+				if g, ok := got[text]; ok && g != n {
+					t.Fatalf("%q has number %d, had %d\n--- pre\n%s\n--- laid out\n%s", text, g, n, pre, out)
+				}
 			}
 		}
 	}
