@@ -201,7 +201,7 @@ func (a *about) function(head []clex.Token) {
 				}
 				a.names = []string{t.Text}
 			} else {
-				a.names = made(t.Text, head[i+1:])
+				a.names = makes(t.Text, head[i+1:])
 			}
 			a.define("name ", a.names...)
 			a.key = key(Function, a.names)
@@ -218,8 +218,8 @@ func (a *about) function(head []clex.Token) {
 	a.key = key(Function, a.names)
 }
 
-// made are the names of functions that a macro makes of its arguments.
-func made(macro string, args []clex.Token) []string {
+// makes are the names of functions that a macro makes of its arguments.
+func makes(macro string, args []clex.Token) []string {
 	name := ""
 	for _, t := range args {
 		if t.Kind == clex.Ident {
