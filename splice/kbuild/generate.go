@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path"
@@ -16,8 +17,8 @@ import (
 	"syscall"
 )
 
-// generators are programs that write headers and that stand in the output directory
-// as placeholders until one is needed.
+// generators are programs that write headers; in the output directory are placeholders
+// until one is needed.
 var generators = []string{"scripts/asn1_compiler", "scripts/selinux/genheaders/genheaders", "scripts/bin2c"}
 
 // GenerateError: kbuild has no rule for a file, or cannot make it.
@@ -54,10 +55,10 @@ func (o *Output) generate(ctx context.Context, name string) error {
 	}
 	for _, g := range generators {
 		path := filepath.Join(o.Dir, g)
-		if st, err := os.Stat(path); err != nil || st.Size() > 0 {
+		if st, err := os.Stat(path); err == nil && st.Size() > 0 {
 			continue
 		}
-		if err := os.Remove(path); err != nil {
+		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
 		if err := o.rule(ctx, g); err != nil {
