@@ -149,6 +149,9 @@ func (a *about) aggregate(toks []clex.Token, from, to int, whole part) {
 	} else {
 		a.names = append(a.names, declared...)
 	}
+	if tag == "" && len(declared) > 0 && toks[0].Text == "typedef" {
+		tag = declared[0]
+	}
 	if enum {
 		c := constants(clex.Code(toks[from+1 : to]))
 		a.names = append(a.names, c...)
@@ -159,7 +162,7 @@ func (a *about) aggregate(toks []clex.Token, from, to int, whole part) {
 		a.kind = Type
 	} else {
 		a.key = key(a.kind, a.names[:1])
-		whole.name = a.names[0]
+		whole.name = tag // two versions without one are still of one type
 	}
 	a.types = []part{whole}
 }

@@ -141,6 +141,11 @@ func cut(src string) (items []*item, end int, ok bool) {
 	if !clex.Split(src, c) {
 		return nil, 0, false
 	}
+	for i := 1; i < len(c.solids); i++ {
+		if c.solids[i].start < c.solids[i-1].end {
+			return nil, 0, false // a brace that closes nothing, within an item
+		}
+	}
 	groups, ok := c.groups()
 	if !ok {
 		return nil, 0, false

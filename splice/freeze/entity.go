@@ -3,7 +3,6 @@
 package freeze
 
 import (
-	"maps"
 	"slices"
 	"strings"
 )
@@ -85,12 +84,6 @@ func (e *Entity) finish() {
 	for name, text := range e.parts[0] {
 		if now, ok := e.parts[1][name]; ok && !same(text, now) {
 			e.frozen = true
-		}
-	}
-	e.tags = slices.Sorted(maps.Keys(e.parts[0]))
-	for _, t := range slices.Sorted(maps.Keys(e.parts[1])) {
-		if _, ok := e.parts[0][t]; !ok {
-			e.tags = append(e.tags, t)
 		}
 	}
 	e.headed = !e.Both() || !same(e.heads[0], e.heads[1])

@@ -54,8 +54,7 @@ type Entity struct {
 	frozen   bool                 // a type differs
 	headed   bool                 // more than a function's body differs
 	heads    [2]string            // what is declared, until that is known
-	tags     []string             // types that it has, of both trees
-	parts    [2]map[string]string // their texts
+	parts    [2]map[string]string // texts of the types that it has in each tree, by their names
 }
 
 // Source is the difference of two trees, cut into entities.

@@ -45,7 +45,7 @@ func compare(file, pre, post string) *merged {
 	m.moved()
 	m.entities()
 	// What cannot be put together again is not cut up.
-	if text, _ := m.write(func(*Entity) bool { return false }); !same(text, post) {
+	if text, _ := m.emit(nil); !same(text, post) {
 		m.one()
 	}
 	return m
@@ -280,11 +280,19 @@ func (m *merged) write(old func(*Entity) bool) (text string, spans []span) {
 		return m.post, []span{{0, len(m.post), m.whole}}
 	}
 	is := make(map[*Entity]bool, len(m.ents))
-	all := true
 	for _, e := range m.ents {
-		is[e] = old(e)
-		all = all && is[e]
+		if old(e) {
+			is[e] = true
+		}
 	}
+	if len(is) == len(m.ents) {
+		// Moved items may stand in another place, and are as they were here.
+		return m.pre, preSpans(m)
+	}
+	return m.emit(is)
+}
+
+func (m *merged) emit(old map[*Entity]bool) (text string, spans []span) {
 	var b strings.Builder
 	b.Grow(len(m.pre) + len(m.post)/4)
 	var last *item
@@ -294,7 +302,7 @@ func (m *merged) write(old func(*Entity) bool) (text string, spans []span) {
 		switch {
 		case o.gone:
 			continue
-		case o.ent != nil && !is[o.ent], it == nil && o.ent == nil:
+		case o.ent != nil && !old[o.ent], it == nil && o.ent == nil:
 			it = o.post
 		}
 		if it == nil {
@@ -318,10 +326,6 @@ func (m *merged) write(old func(*Entity) bool) (text string, spans []span) {
 		b.WriteByte('\n')
 	}
 	b.WriteString(m.tail)
-	if all {
-		// Moved items may stand in another place, and are as they were here.
-		return m.pre, preSpans(m)
-	}
 	return b.String(), spans
 }
 
@@ -331,6 +335,7 @@ type span struct {
 	ent      *Entity
 }
 
+// preSpans are those of the old version.
 func preSpans(m *merged) (spans []span) {
 	for i := range m.ops {
 		if o := &m.ops[i]; o.ent != nil && o.pre != nil {

@@ -112,21 +112,16 @@ func (s *Source) link() {
 				case a.declares() && b.declares() && a.headed && b.headed && (a.Kind == Declaration || b.Kind == Declaration):
 					join(a, b)
 				case a.File != b.File && a.old && !a.new && b.new && !b.old:
-					if a.Kind == Function && b.Kind == Function || slices.Contains(a.tags, n) && slices.Contains(b.tags, n) {
+					was, is := a.parts[0][n], b.parts[1][n]
+					if a.Kind == Function && b.Kind == Function || was != "" && is != "" {
 						join(a, b)
-						s.retyped(a, b, n)
+					}
+					if was != "" && is != "" && !same(was, is) {
+						a.frozen, b.frozen = true, true // moved, and changed on its way
 					}
 				}
 			}
 		}
-	}
-}
-
-// retyped freezes a type that moved to another file and changed on its way.
-func (s *Source) retyped(a, b *Entity, name string) {
-	was, is := a.parts[0][name], b.parts[1][name]
-	if was != "" && is != "" && !same(was, is) {
-		a.frozen, b.frozen = true, true
 	}
 }
 
