@@ -2,6 +2,8 @@
 
 package layout
 
+import "slices"
+
 // cutter takes tokens and makes the items of a source.
 type cutter struct {
 	s      *source
@@ -14,9 +16,11 @@ type cutter struct {
 	declared string   // the last identifier outside of brackets
 	group    []string // identifiers within the last parentheses
 	grouped  bool     // the token before this one ended them
-	tag      int      // words since struct, union or enum, 0 for none
-	assigned bool     // between = and the end of the initializer
-	body     bool     // there was the body of a function
+	typed    bool     // there was an identifier before them: the name at first
+	first    int
+	tag      int  // words since struct, union or enum, 0 for none
+	assigned bool // between = and the end of the initializer
+	body     bool // there was the body of a function
 }
 
 // attributes are followed by parentheses that are no part of a declarator.
@@ -43,7 +47,11 @@ func (c *cutter) token(t string, ident bool) {
 		return
 	}
 	if grouped && (t == "(" || t == "[" || t == "=") {
-		c.names = append(c.names, c.group...) // int (*f(void))(int)
+		// type (*f(void))(int)
+		if c.typed {
+			c.names = slices.Delete(c.names, c.first, c.first+1)
+		}
+		c.names = append(c.names, c.group...)
 	}
 	switch t {
 	case "(":
@@ -84,15 +92,15 @@ func (c *cutter) token(t string, ident bool) {
 
 func (c *cutter) parenthesis(word string, top bool) {
 	kind := byte('(')
+	if top {
+		c.group, c.typed, c.first = c.group[:0], false, len(c.names)
+	}
 	switch {
 	case c.in('a') || attributes[word]:
 		kind = 'a'
 	case word != "" && !keywords[word] && !c.assigned && (top || c.open[0] == '('):
 		c.name(word)
-		c.tag = 0
-	}
-	if top {
-		c.group = c.group[:0]
+		c.tag, c.typed = 0, c.typed || top
 	}
 	c.open = append(c.open, kind)
 }

@@ -312,7 +312,8 @@ func (g *graph) object(to map[string][]Type, o named) error {
 	if err := w.elemType(o.id, 0); err != nil {
 		return fmt.Errorf("%s: %w", o.name, err)
 	}
-	typ := Type{Size: g.nodes[g.strip(o.id)].size, Members: w.text.String()}
+	// Not every unit that declares a datum knows its size.
+	typ := Type{Members: w.text.String()}
 	g.text += len(typ.Members)
 	add(to, o.name, typ)
 	return nil

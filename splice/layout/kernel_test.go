@@ -5,6 +5,7 @@ package layout
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -29,6 +30,8 @@ const users = `
 struct task_struct task; struct inode inode; struct vm_area_struct vma; struct sk_buff skb; struct net_device dev;
 struct request_queue queue; struct request rq; struct bpf_prog prog; struct pci_dev pci; struct module mod; struct tcp_sock tcp;
 enum netdev_priv_flags priv; struct page page; struct bio bio; struct super_block sb; struct rq_flags *undeclared;
+long live(struct super_block *s, struct sk_buff *b) { kfree(s->s_fs_info); wake_up_process(current); consume_skb(b); return this_cpu_read(softnet_data.processed); }
+long bystander(long x) { return x * 3; }
 `
 
 // TestShippedKernel holds what the compiler makes of a kernel's headers against
@@ -75,6 +78,12 @@ func shipped(t *testing.T, k lab.Kernel) {
 		t.Errorf("%s of %s: %s", d.Type, k.Release, d.Detail)
 	}
 
+	good := readUnit(t, users, flags...)
+	q := Question{Pre: good, Post: good, Running: kernel, Live: []string{"live"}, Changed: []string{}}
+	if p, err := Prove(q); err != nil || len(p.Violations) > 0 || p.Compared < 3000 {
+		t.Errorf("the headers of %s themselves: %d compared, %v, %v", k.Release, p.Compared, p.Violations, err)
+	}
+
 	for _, tt := range []struct{ header, typ string }{{"skbuff.h", "struct sk_buff"}, {"fs.h", "struct super_block"}} {
 		b, err := os.ReadFile(filepath.Join(k.CommonDir, "include/linux", tt.header))
 		if err != nil {
@@ -94,6 +103,19 @@ func shipped(t *testing.T, k lab.Kernel) {
 		}
 		if !found {
 			t.Errorf("a new member of %s is not noticed", tt.typ)
+		}
+		more := append([]string{"-I" + dir}, flags...)
+		q := Question{Post: readUnit(t, users, more...), Running: kernel, Live: []string{"live", "bystander"}, Changed: []string{},
+			Source: func() ([]byte, error) { return preprocess(t, users, more...), nil }}
+		p, err := Prove(q)
+		if err != nil || p.SourceErr != nil {
+			t.Fatal(err, p)
+		}
+		if !slices.ContainsFunc(p.Violations, func(v Violation) bool { return v.Name == tt.typ && slices.Equal(v.Functions, []string{"live"}) }) {
+			t.Errorf("a new member of %s is not refused: %v", tt.typ, p.Violations)
+		}
+		if v, ok := p.Blocked()["bystander"]; ok {
+			t.Errorf("a function that uses nothing is refused: %v", v)
 		}
 	}
 }

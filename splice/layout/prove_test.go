@@ -42,6 +42,7 @@ int spare(int n);
 void fill(struct apart *a);
 extern struct obj *registry;
 extern u32 table[8];
+extern struct frame framed;
 #define PER_CPU __attribute__((section(".data..percpu")))
 PER_CPU int counter;
 PER_CPU struct inner slot;
@@ -73,9 +74,9 @@ func readUnit(t testing.TB, src string, flags ...string) *Object {
 	return o
 }
 
-func preprocess(t testing.TB, src string) []byte {
+func preprocess(t testing.TB, src string, flags ...string) []byte {
 	t.Helper()
-	cmd := exec.Command("gcc", "-E", "-std=gnu11", "-")
+	cmd := exec.Command("gcc", append([]string{"-E", "-std=gnu11"}, append(flags, "-")...)...)
 	cmd.Stdin = strings.NewReader(src)
 	out, err := cmd.Output()
 	if err != nil {
@@ -211,7 +212,7 @@ var fine = []plant{
 	{name: "a prototype that nothing live calls", old: "void fill(struct apart *a);", now: "int fill(struct apart *a);"},
 	{name: "a prototype whose callers all go live", old: "mine(struct obj *o, int n) {", now: "mine(struct obj *o, long n) {", live: []string{"mine", "mine_user"}},
 	{name: "forward declaration became complete", old: "struct opaque;", now: "struct opaque { int o; };", body: "struct opaque *q = p; return elsewhere(q) + q->o;"},
-	{name: "complete became forward declaration", old: "struct frame { struct apart inside; };", now: "struct frame;"},
+	{name: "complete became forward declaration, of a datum, too", old: "struct frame { struct apart inside; };", now: "struct frame;"},
 	{name: "union of one member opened", old: "union { int alone; };", now: "int alone;"},
 	{name: "typedef for the same", old: "unsigned long stamp;", now: "size_t stamp;"},
 	{name: "qualifier", old: "struct inner *ip;", now: "const struct inner *ip;"},
