@@ -51,12 +51,7 @@ func read(ctx context.Context, pre, post string, files []string) (*Source, error
 		s.files = append(s.files, m)
 		s.Entities = append(s.Entities, m.ents...)
 	}
-	for _, e := range s.Entities {
-		for _, n := range e.Names {
-			s.named[n] = append(s.named[n], e)
-		}
-	}
-	s.link()
+	s.index()
 	return s, nil
 }
 
@@ -93,8 +88,13 @@ func readFile(pre, post, file string) (*merged, error) {
 	return compare(file, texts[0], texts[1]), nil
 }
 
-// link finds what has to be old together.
-func (s *Source) link() {
+// index finds what has which name, and what has to be old together.
+func (s *Source) index() {
+	for _, e := range s.Entities {
+		for _, n := range e.Names {
+			s.named[n] = append(s.named[n], e)
+		}
+	}
 	join := func(a, b *Entity) {
 		if a != b && !slices.Contains(a.With, b) {
 			a.With = append(a.With, b)
