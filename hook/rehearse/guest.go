@@ -50,7 +50,11 @@ func Guest(ctx context.Context) error {
 	}
 	g.send(event{Final: &g.final})
 	unix.Sync()
-	// The report goes through a serial line, which takes its time.
+	// The report goes through a serial line, which takes its time: that of many
+	// rounds is longer than the buffer of the line (tcdrain(3)).
+	if f, ok := g.report.(*os.File); ok {
+		unix.IoctlSetInt(int(f.Fd()), unix.TCSBRK, 1)
+	}
 	time.Sleep(500 * time.Millisecond)
 	return unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF)
 }
