@@ -83,6 +83,7 @@ func TestHookIsAlwaysZero(t *testing.T) {
 	for _, args := range [][]string{
 		{"hook", "apt", "--config", broken},
 		{"hook", "apt", "--post", "--config", broken},
+		{"hook", "apt", "--dry-run", "--state", "/dev/null/x"},
 		{"hook", "apt", "--state", "/dev/null/x"},
 		{"hook", "apt", "--post", "--state", "/dev/null/x"},
 	} {

@@ -61,7 +61,7 @@ func (a *app) statusCommand() *cobra.Command {
 				return a.printJSON(s)
 			}
 			if !a.quiet {
-				s.print(a.out)
+				s.print(a.out, reasons)
 			}
 			return nil
 		},
@@ -156,7 +156,8 @@ func next(s status, rep *report.Report) nextBoot {
 		n.Deferred = rep.Deferred
 	}
 	last := s.Last
-	if last != nil && (last.Update == nil || last.Update.From.Release != s.Running.Release || last.Outcome == outcome.Live || last.Outcome == outcome.PartlyLive) {
+	if last != nil && (last.Update == nil || last.Update.From.Release != s.Running.Release ||
+		s.Splice != nil && last.FinishedAt.Before(s.Splice.AppliedAt)) {
 		last = nil
 	}
 	if sp := s.Splice; sp != nil && (last == nil || last.Update.To.Version == sp.To.Version) {
@@ -193,7 +194,7 @@ func next(s status, rep *report.Report) nextBoot {
 	return n
 }
 
-func (s status) print(out io.Writer) {
+func (s status) print(out io.Writer, why bool) {
 	w := tabwriter.NewWriter(out, 0, 0, 3, ' ', 0)
 	defer w.Flush()
 	running := s.Running.Version
@@ -224,10 +225,18 @@ func (s status) print(out io.Writer) {
 			fmt.Fprintf(w, "%s\t%s\n", head, line)
 		}
 	}
-	if s.Report != nil {
-		for _, line := range s.Report.Reasons() {
-			fmt.Fprintf(w, "\t%s\n", line)
-		}
+	if !why {
+		return
+	}
+	var lines []string
+	switch {
+	case s.Report != nil:
+		lines = s.Report.Reasons()
+	case s.Last != nil:
+		lines = s.Last.Reasons
+	}
+	for _, line := range lines {
+		fmt.Fprintf(w, "\t%s\n", line)
 	}
 }
 

@@ -44,6 +44,16 @@ func ended(to journal.Kernel, o outcome.Outcome) *journal.Result {
 	return &journal.Result{Outcome: o, Update: &journal.Update{From: old, To: to}, Message: []string{"a line"}}
 }
 
+func appliedAt(r *journal.Record, after time.Duration) *journal.Record {
+	r.AppliedAt = time.Unix(0, 0).Add(after)
+	return r
+}
+
+func finishedAt(r *journal.Result, after time.Duration) *journal.Result {
+	r.FinishedAt = time.Unix(0, 0).Add(after)
+	return r
+}
+
 // The forms of uname -r are an interface for scripts.
 func TestUname(t *testing.T) {
 	backport := partly()
@@ -102,6 +112,9 @@ func TestNextBoot(t *testing.T) {
 		{"does not reach this kernel", nil, ended(newer, outcome.NothingToDo), nil, nextBoot{Kernel: &newer, Changes: changesNothing, Text: "would change nothing that this kernel runs"}},
 		{"a later one has failed", whole(), ended(third, outcome.Failed), nil,
 			nextBoot{Kernel: &third, Changes: changesAll, Text: "would put all of it in force: what is live is of 6.1.192-1"}},
+		{"undone", nil, ended(newer, outcome.PartlyLive), nil, nextBoot{Kernel: &newer, Changes: changesAll, Text: "would put all of it in force: nothing of it is live"}},
+		{"applied by hand since then", appliedAt(whole(), time.Hour), finishedAt(ended(third, outcome.Failed), time.Minute), nil,
+			nextBoot{Kernel: &newer, Changes: changesNothing, Text: "would change nothing: all that it changes for this kernel is live"}},
 		{"a run of another boot", nil, &journal.Result{Outcome: outcome.Failed, Update: &journal.Update{From: newer, To: third}}, nil,
 			nextBoot{Changes: changesUnknown, Text: "no newer kernel is known"}},
 	} {
@@ -122,8 +135,23 @@ func TestStatusForms(t *testing.T) {
 	s.Effective = effectiveOf(old.Release, s.Splice)
 	s.NextBoot = next(s, nil)
 	var b bytes.Buffer
-	s.print(&b)
+	s.print(&b, false)
 	golden(t, "status.txt", b.Bytes())
+	s.Last.Reasons = []string{"a.c: f: why"}
+	for _, c := range []struct {
+		rep  *report.Report
+		want string
+	}{
+		{nil, "a.c: f: why"},
+		{report.Make(report.Input{Groups: []splicefile.Group{{Units: []string{"b.o"}, Reasons: []splicefile.Reason{{Code: "member", What: "struct s.m", Detail: "is not there"}}}}}), "b.o: struct s.m: is not there"},
+	} {
+		b.Reset()
+		s.Report = c.rep
+		if s.print(&b, true); !strings.Contains(b.String(), c.want) {
+			t.Errorf("%q is missing in\n%s", c.want, b.String())
+		}
+	}
+	s.Report, s.Last.Reasons = nil, nil
 	s.Splice.AppliedAt = time.Date(2026, 11, 20, 23, 11, 0, 0, time.UTC)
 	text, err := json.MarshalIndent(s, "", "  ")
 	if err != nil {

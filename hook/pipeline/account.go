@@ -55,12 +55,12 @@ func reportFile(j *journal.Journal, id string) string {
 	return filepath.Join(j.Dir(), "reports", id+".json")
 }
 
-// saveReport keeps a report, for status and show. It is for people: whatever it costs
-// to write it, the update does not depend on it.
-func saveReport(j *journal.Journal, r *report.Report) error {
-	id := r.ID
-	if id == "" {
-		id = lastReport
+// saveReport keeps a report, for status and show: with the splice if that is live, else
+// as that of the last run.
+func saveReport(j *journal.Journal, r *report.Report, live bool) error {
+	id := lastReport
+	if live {
+		id = r.ID
 	}
 	data, err := json.Marshal(r)
 	if err != nil {
@@ -82,7 +82,7 @@ func ReportOf(j *journal.Journal, m splicefile.Manifest) *report.Report {
 	return report.OfSplice(m)
 }
 
-// LastReport is that of the last run that put nothing live.
+// LastReport is that of the last run that built something and put nothing live.
 func LastReport(j *journal.Journal) (*report.Report, bool, error) { return readReport(j, lastReport) }
 
 func readReport(j *journal.Journal, id string) (*report.Report, bool, error) {

@@ -66,6 +66,9 @@ func TestDryRunLoadsNothing(t *testing.T) {
 		if text := strings.Join(res.Message, "\n"); res.Outcome != outcome.Done || !strings.Contains(text, want) {
 			t.Errorf("%s: %s %q", name, res.Outcome, text)
 		}
+		if r, ok, err := LastReport(w.journal(t, "boot1")); err != nil || !ok || r.Sums.Groups.Live != 1 {
+			t.Errorf("%s: LastReport() = %+v, %v, %v", name, r, ok, err)
+		}
 		if len(w.loaded()) > 0 {
 			t.Errorf("%s: loaded %v", name, w.loaded())
 		}

@@ -87,7 +87,8 @@ func (p *Pipeline) update(ctx context.Context, lock *journal.Lock, u journal.Upd
 	start := p.now()
 	rec, rep, err := p.makeLive(ctx, lock, u)
 	if rep != nil {
-		if saveErr := saveReport(lock.Journal(), rep); saveErr != nil {
+		// It is for people: the update does not depend on it.
+		if saveErr := saveReport(lock.Journal(), rep, rec.State == journal.Live); saveErr != nil {
 			p.note("the report is not kept: %v", saveErr)
 		}
 	}
