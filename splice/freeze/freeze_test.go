@@ -148,22 +148,26 @@ func TestMixed(t *testing.T) {
 // little are two trees.
 var little = [2]map[string]string{
 	{
-		"Makefile":       "obj-y := a.o\n",
-		"include/a.h":    "#ifndef A_H\n#define A_H\nstruct s {\n\tint a;\n};\nint f(struct s *);\n#define LIMIT 10\n#endif\n",
-		"include/old.h":  "struct moved { int a; };\nstatic inline int gone(void) { return 1; }\n",
-		"include/new.h":  "int other;\n",
-		"kernel/a.c":     "#include \"../include/a.h\"\n\nstatic int helper(struct s *s)\n{\n\treturn s->a;\n}\n\nint f(struct s *s)\n{\n\treturn helper(s);\n}\n",
-		"kernel/away.c":  "int away;\n",
-		"kernel/equal.c": "int equal;\n",
+		"Makefile":        "obj-y := a.o\n",
+		"include/a.h":     "#ifndef A_H\n#define A_H\nstruct s {\n\tint a;\n};\nint f(struct s *);\n#define LIMIT 10\n#endif\n",
+		"include/old.h":   "struct moved { int a; };\nstatic inline int gone(void) { return 1; }\n",
+		"include/new.h":   "int other;\n",
+		"kernel/Makefile": "obj-y := a.o\n",
+		"kernel/part.c":   "static int part;\n",
+		"kernel/a.c":      "#include \"../include/a.h\"\n\nstatic int helper(struct s *s)\n{\n\treturn s->a;\n}\n\nint f(struct s *s)\n{\n\treturn helper(s);\n}\n",
+		"kernel/away.c":   "int away;\n",
+		"kernel/equal.c":  "int equal;\n",
 	},
 	{
-		"Makefile":       "obj-y := a.o b.o\n",
-		"include/a.h":    "#ifndef A_H\n#define A_H\nstruct s {\n\tint a;\n\tint b;\n};\nint f(struct s *, int);\n#define LIMIT 20\n#endif\n",
-		"include/old.h":  "int rest;\n",
-		"include/new.h":  "int other;\nstruct moved { long a; };\n",
-		"kernel/a.c":     "#include \"../include/a.h\"\n\nstatic int fresh(struct s *s)\n{\n\treturn s->a + LIMIT;\n}\n\nstatic int helper(struct s *s)\n{\n\treturn s->b;\n}\n\nint f(struct s *s, int x)\n{\n\treturn helper(s) + fresh(s);\n}\n",
-		"kernel/b.c":     "int b;\n",
-		"kernel/equal.c": "int equal;\n",
+		"Makefile":        "obj-y := a.o b.o\n",
+		"include/a.h":     "#ifndef A_H\n#define A_H\nstruct s {\n\tint a;\n\tint b;\n};\nint f(struct s *, int);\n#define LIMIT 20\n#endif\n",
+		"include/old.h":   "int rest;\n",
+		"include/new.h":   "int other;\nstruct moved { long a; };\n",
+		"kernel/Makefile": "obj-y := a.o\n",
+		"kernel/part.c":   "static long part;\n",
+		"kernel/a.c":      "#include \"../include/a.h\"\n\nstatic int fresh(struct s *s)\n{\n\treturn s->a + LIMIT;\n}\n\nstatic int helper(struct s *s)\n{\n\treturn s->b;\n}\n\nint f(struct s *s, int x)\n{\n\treturn helper(s) + fresh(s);\n}\n",
+		"kernel/b.c":      "int b;\n",
+		"kernel/equal.c":  "int equal;\n",
 	},
 }
 
@@ -229,6 +233,7 @@ func TestRead(t *testing.T) {
 		"function f in kernel/a.c, with declaration f in include/a.h",
 		"file away in kernel/away.c, frozen",
 		"file b in kernel/b.c",
+		"data part in kernel/part.c",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
@@ -262,7 +267,7 @@ func TestMake(t *testing.T) {
 		}
 		return list
 	}
-	want := []string{"Makefile changed", "include/a.h changed", "include/old.h changed", "kernel/a.c changed", "kernel/b.c new"}
+	want := []string{"Makefile changed", "include/a.h changed", "include/old.h changed", "kernel/a.c changed", "kernel/b.c new", "kernel/part.c changed"}
 	if diff := cmp.Diff(want, delta()); diff != "" {
 		t.Errorf("delta (-want +got):\n%s", diff)
 	}
@@ -296,7 +301,7 @@ func TestMake(t *testing.T) {
 	if err := m.Again(t.Context(), old); err != nil {
 		t.Fatal(err)
 	}
-	want = []string{"Makefile changed", "include/a.h changed", "include/old.h changed"}
+	want = []string{"Makefile changed", "include/a.h changed", "include/old.h changed", "kernel/part.c changed"}
 	if diff := cmp.Diff(want, delta()); diff != "" {
 		t.Errorf("delta of the second (-want +got):\n%s", diff)
 	}

@@ -44,9 +44,15 @@ func read(ctx context.Context, pre, post string, files []string) (*Source, error
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
+	known := units{dirs: []string{pre, post}, makefiles: make(map[string]string)}
 	for _, m := range results {
 		if m == nil {
 			continue
+		}
+		if local := func(e *Entity) bool { return e.Local }; slices.ContainsFunc(m.ents, local) && !known.own(m.file) {
+			for _, e := range m.ents {
+				e.Local = false
+			}
 		}
 		s.files = append(s.files, m)
 		s.Entities = append(s.Entities, m.ents...)
