@@ -78,6 +78,9 @@ func taking(name string) (base string, sign int, ok bool) {
 			"cached", "relaxed", "negative", "irqsave", "irqrestore", "irq", "nested", "interruptible", "killable", "tail", "init", "careful", "safe", "mutex", "async":
 			continue
 		}
+		if w == "folio" {
+			w = "page" // its reference is that of its first page
+		}
 		rest = append(rest, w)
 	}
 	if verb == 0 {

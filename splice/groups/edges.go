@@ -16,19 +16,22 @@ import (
 func (g *Graph) linkReferences() {
 	for _, x := range g.nodes {
 		// The old form of a type stays, whatever the new one would mention.
-		if x.trivial || x.e.Kind == freeze.Include || x.typ != nil {
-			continue
+		if !x.trivial && x.e.Kind != freeze.Include && x.typ == nil {
+			g.linkMentions(x)
 		}
-		for _, r := range x.mentions() {
-			var pre, post []*node
-			if x.pre != nil && x.pre.refs[r] {
-				pre = g.scope.resolve(x.e.File, r, false)
-			}
-			if x.post != nil && x.post.refs[r] {
-				post = g.scope.resolve(x.e.File, r, true)
-			}
-			g.linkReference(x, r, pre, post)
+	}
+}
+
+func (g *Graph) linkMentions(x *node) {
+	for _, r := range x.mentions() {
+		var pre, post []*node
+		if x.pre != nil && x.pre.refs[r] {
+			pre = g.scope.resolve(x.e.File, r, false)
 		}
+		if x.post != nil && x.post.refs[r] {
+			post = g.scope.resolve(x.e.File, r, true)
+		}
+		g.linkReference(x, r, pre, post)
 	}
 }
 

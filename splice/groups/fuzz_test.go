@@ -16,7 +16,7 @@ var seeds = []string{
 	"static DEFINE_MUTEX(m);\nmodule_init(x);\n#include <linux/a.h>\n",
 	"typedef struct { int a; } t;\nstatic const struct ops o = { .a = f, };\n",
 	"for (;;) { while (1) { switch (x) { case 1: break; } } }",
-	"\"\\", "/*", "'", "{{{(((", "}}}", "#define", "#", "-> . ->", "((((((((((((((1))))))))))))))",
+	"\"\\", "/*", "'", "{{{(((", "}}}", "#define", "#", briefPre, briefPost, "-> . ->", "((((((((((((((1))))))))))))))",
 }
 
 func FuzzMake(f *testing.F) {
@@ -32,9 +32,24 @@ func FuzzMake(f *testing.F) {
 			list = append(list, &freeze.Entity{File: "k/a.c", Kind: k, Names: []string{"f"}, Local: true, Pre: pre, Post: post}, &freeze.Entity{File: "k/a.h", Kind: k, Names: []string{"s"}, Pre: post}, &freeze.Entity{File: "k/b.h", Kind: k, Names: []string{"s"}, Post: post})
 		}
 		list = append(list, &freeze.Entity{File: "k/a.c", Kind: freeze.Kind(kind % 8), Names: []string{"x"}, Pre: pre, Post: post})
+		g := New(list, Options{
+			Text: func(_ string, isPost bool) string {
+				if isPost {
+					return post
+				}
+				return pre
+			},
+			Mentions: func(tags []string) map[string][]string {
+				out := make(map[string][]string)
+				for _, tag := range tags {
+					out[tag] = []string{"k/a.c", "k/a.h"}
+				}
+				return out
+			},
+		})
 		n := 0
-		for _, g := range Make(list) {
-			n += len(g.Entities)
+		for _, gr := range g.Groups() {
+			n += len(gr.Entities)
 		}
 		if n != len(list) {
 			t.Errorf("%d entities in groups, %d given", n, len(list))

@@ -22,6 +22,7 @@ type Graph struct {
 
 	groups  []*Group // of the present edges; nil if they are to be made
 	byRoot  map[int]*Group
+	taken   []briefType
 	threads map[string]fileRoles
 }
 
@@ -51,6 +52,7 @@ func New(list []*freeze.Entity, opt Options) *Graph {
 	g.judgeLocks()
 	g.judgeBalance()
 	g.judgeRunning()
+	g.findBrief()
 	return g
 }
 
@@ -118,6 +120,7 @@ func (g *Graph) Groups() []*Group {
 		}
 		gr.Entities = append(gr.Entities, n.e)
 	}
+	g.giveBrief()
 	for _, gr := range g.groups {
 		g.reasons(gr)
 	}

@@ -108,9 +108,10 @@ type Options struct {
 	// there. Without it, functions that run always or only at boot are recognised
 	// only if the changes show it.
 	Text func(file string, post bool) string
-	// Mentions lists the files of both trees that mention a name, all that can be
-	// compiled for this kernel. Without it, no type takes the new form.
-	Mentions func(name string) []string
+	// Mentions lists, for each of the tags, the files that mention it in either tree:
+	// all that can be compiled for this kernel, headers included. It is called once.
+	// Without it, no type takes the new form.
+	Mentions func(tags []string) map[string][]string
 }
 
 // Make joins changes along the edges of need.

@@ -164,3 +164,30 @@ func set(names ...string) map[string]bool {
 	}
 	return m
 }
+
+// Mentioned returns those of the names that a text mentions, comments included, in
+// the order in which it first does. It is for a caller's Options.Mentions.
+func Mentioned(text string, names map[string]bool) []string {
+	var out []string
+	seen := make(map[string]bool)
+	for i := 0; i < len(text); {
+		if !identByte(text[i]) {
+			i++
+			continue
+		}
+		j := i + 1
+		for j < len(text) && identByte(text[j]) {
+			j++
+		}
+		if w := text[i:j]; names[w] && !seen[w] {
+			seen[w] = true
+			out = append(out, w)
+		}
+		i = j
+	}
+	return out
+}
+
+func identByte(c byte) bool {
+	return c == '_' || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c >= 0x80
+}
