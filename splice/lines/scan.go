@@ -72,14 +72,18 @@ func scan(text []byte) source {
 			continue
 		}
 		free := !s.comment && !s.spliced
-		if free && ownNumbers.Match(l) || free && !both && assembly.Match(l) && s.depth.is(0) {
+		begins := byte(0) // what the line begins with: most need not be looked at closely
+		if text := bytes.TrimLeft(l, " \t"); len(text) > 0 {
+			begins = text[0]
+		}
+		if free && begins == '#' && ownNumbers.Match(l) || free && !both && (begins == '.' || begins == 'S' || begins == 'E') && assembly.Match(l) && s.depth.is(0) {
 			src.given = true
 		}
-		if macroStart.Match(l) {
+		if begins == '.' && macroStart.Match(l) {
 			s.asmMacro = true
 		}
 		out := line{text: l, safe: free && !s.lost && !s.asmMacro && s.depth.is(0)}
-		if macroEnd.Match(l) {
+		if begins == '.' && macroEnd.Match(l) {
 			s.asmMacro = false
 		}
 		begin, directive := s.next(l)
@@ -115,7 +119,7 @@ func (s *scanner) next(l []byte) (first byte, start []byte) {
 	}
 	directive := s.hash
 	tail := byte(0) // the last character, if it is code or ends an open comment's line
-	if closingLine.Match(l) && !s.comment && !s.spliced && s.depth[0] {
+	if l[0] == '}' && closingLine.Match(l) && !s.comment && !s.spliced && s.depth[0] {
 		// The end of a function: parentheses that were open on some path of #if
 		// are closed.
 		s.depth = set{0: true}
@@ -191,6 +195,23 @@ func (s *scanner) next(l []byte) (first byte, start []byte) {
 }
 
 func (s *scanner) parenthesis(c byte) {
+	if c != '(' && c != ')' {
+		return
+	}
+	if len(s.depth) == 1 {
+		// Nearly always.
+		n := 0
+		for n = range s.depth {
+		}
+		if c == '(' {
+			n++
+		} else {
+			n = max(0, n-1)
+		}
+		s.depth = one(n)
+		s.lost = s.lost || n > maxNesting
+		return
+	}
 	switch c {
 	case '(':
 		s.depth = s.depth.plus(1)
@@ -206,6 +227,21 @@ func (s *scanner) parenthesis(c byte) {
 			s.lost = true
 		}
 	}
+}
+
+// ones are sets of one number, which nobody changes.
+var ones = func() (list [maxNesting]set) {
+	for n := range list {
+		list[n] = set{n: true}
+	}
+	return list
+}()
+
+func one(n int) set {
+	if n < len(ones) {
+		return ones[n]
+	}
+	return set{n: true}
 }
 
 var (
