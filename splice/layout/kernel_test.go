@@ -3,6 +3,7 @@
 package layout
 
 import (
+	"bytes"
 	"os"
 	"path/filepath"
 	"slices"
@@ -11,6 +12,8 @@ import (
 
 	"github.com/upsplice/upsplice/kmod/lab"
 	"github.com/upsplice/upsplice/splice/kimage"
+	"github.com/upsplice/upsplice/splice/objdiff"
+	"github.com/upsplice/upsplice/splice/object"
 )
 
 // users are headers with much of what there is in a kernel: bit fields, unions in
@@ -32,6 +35,16 @@ struct request_queue queue; struct request rq; struct bpf_prog prog; struct pci_
 enum netdev_priv_flags priv; struct page page; struct bio bio; struct super_block sb; struct rq_flags *undeclared;
 long live(struct super_block *s, struct sk_buff *b) { kfree(s->s_fs_info); wake_up_process(current); consume_skb(b); return this_cpu_read(softnet_data.processed); }
 long bystander(long x) { return x * 3; }
+long room(struct sk_buff *skb) { return skb_headroom(skb) + skb_tailroom(skb); }
+long block(struct inode *i) { return i_size_read(i) + i_blocksize(i); }
+long size(void) { return sizeof(struct sk_buff); }
+long sizes(void) { return sizeof(struct { struct super_block one; char two; }); }
+long cast(void *p) { return ((struct super_block *)p)->s_fs_info != 0; }
+long chain(struct file *f) { return file_inode(f)->i_sb->s_blocksize; }
+long list(struct list_head *l) { return list_empty(l); }
+long sockets(struct sock *sk) { return sk->sk_receive_queue.qlen + tcp_sk(sk)->snd_nxt; }
+void copy(struct sk_buff *a, struct sk_buff *b) { *a = *b; }
+void drop(struct sk_buff_head *h) { __skb_queue_purge(h); }
 `
 
 // TestShippedKernel holds what the compiler makes of a kernel's headers against
@@ -104,18 +117,53 @@ func shipped(t *testing.T, k lab.Kernel) {
 		if !found {
 			t.Errorf("a new member of %s is not noticed", tt.typ)
 		}
-		more := append([]string{"-I" + dir}, flags...)
-		q := Question{Post: readUnit(t, users, more...), Running: kernel, Live: []string{"live", "bystander"}, Changed: []string{},
-			Source: func() ([]byte, error) { return preprocess(t, users, more...), nil }}
-		p, err := Prove(q)
-		if err != nil || p.SourceErr != nil {
-			t.Fatal(err, p)
+		provePlanted(t, tt.typ, kernel, flags, append([]string{"-I" + dir}, flags...))
+	}
+}
+
+// provePlanted proves all functions of users, compiled with a member that is planted in
+// a type. Those that the compiler makes other code of use the type for sure.
+func provePlanted(t *testing.T, typ string, kernel *Types, flags, more []string) {
+	t.Helper()
+	objects := [2]*object.Object{}
+	var post *Object
+	for i, flags := range [][]string{flags, more} {
+		b := compile(t, users, slices.Concat(kernelFlags, []string{AllTypes}, flags)...)
+		var err error
+		if objects[i], err = object.Read(bytes.NewReader(b), int64(len(b))); err != nil {
+			t.Fatal(err)
 		}
-		if !slices.ContainsFunc(p.Violations, func(v Violation) bool { return v.Name == tt.typ && slices.Equal(v.Functions, []string{"live"}) }) {
-			t.Errorf("a new member of %s is not refused: %v", tt.typ, p.Violations)
+		if post, err = ReadObject(bytes.NewReader(b), int64(len(b))); err != nil {
+			t.Fatal(err)
 		}
-		if v, ok := p.Blocked()["bystander"]; ok {
-			t.Errorf("a function that uses nothing is refused: %v", v)
+	}
+	q := Question{Post: post, Running: kernel, Changed: []string{}, Source: func() ([]byte, error) { return preprocess(t, users, more...), nil }}
+	for _, list := range post.symbols {
+		q.Live = append(q.Live, list...)
+	}
+	p, err := Prove(q)
+	if err != nil || p.SourceErr != nil {
+		t.Fatal(err, p)
+	}
+	if !slices.ContainsFunc(p.Violations, func(v Violation) bool { return v.Name == typ && slices.Contains(v.Functions, "live") }) {
+		t.Errorf("a new member of %s is not refused: %v", typ, p.Violations)
+	}
+	blocked := p.Blocked()
+	diff, err := objdiff.Compare(objects[0], objects[1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(diff.Functions) < 3 {
+		t.Errorf("a new member of %s changes only %d functions", typ, len(diff.Functions))
+	}
+	for _, f := range diff.Functions {
+		if _, ok := blocked[f.Name]; !ok {
+			t.Errorf("a new member of %s changes the code of %s, which is not refused", typ, f.Name)
+		}
+	}
+	for _, f := range []string{"bystander", "list"} {
+		if v, ok := blocked[f]; ok {
+			t.Errorf("%s, which cannot use %s, is refused: %v", f, typ, v)
 		}
 	}
 }

@@ -28,8 +28,9 @@ type Question struct {
 	// or not. nil: it may be any of them.
 	Changed []string
 
-	// Together are functions whose prototype may change: all that call them in the
-	// running kernel, and all that they are called by in other units, go live too.
+	// Together are functions of this and of other units that may be called although
+	// the running kernel has them with another prototype, or not at all: they go live
+	// as well, with all that calls them in the running kernel.
 	Together map[string]bool
 
 	// Allowed are types ("struct ext4_buddy") that may differ: somebody else has shown
