@@ -56,6 +56,10 @@ type lineSpan struct {
 // Lines that the old tree has, too, keep their numbers (see lines.LayoutUnless). The
 // old tree has to be one that tree.Extract or tree.Fork made.
 func (s *Source) Make(ctx context.Context, dir string, old func(*Entity) bool) (*Made, error) {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return nil, fmt.Errorf("merging trees: %w", err)
+	}
 	base, err := tree.OpenBase(s.pre)
 	if err != nil {
 		return nil, err
