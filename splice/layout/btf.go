@@ -43,7 +43,7 @@ func merge(to, from map[string][]Type) {
 	for key, types := range from {
 		for _, t := range types {
 			if !slices.ContainsFunc(to[key], t.same) {
-				to[key] = append(to[key], t)
+				to[key] = append(slices.Clip(to[key]), t)
 			}
 		}
 	}

@@ -45,6 +45,18 @@ func FromModuleBTF(kernel *Types, base, module []byte) (*Types, error) {
 	return fromModuleBTF(kernel, base, module)
 }
 
+// Join returns what several sources know together: a module's types and those of the
+// modules that it builds on.
+func Join(types ...*Types) *Types {
+	all := &Types{byName: map[string][]Type{}, funcs: map[string][]Type{}, vars: map[string][]Type{}}
+	for _, t := range types {
+		merge(all.byName, t.byName)
+		merge(all.funcs, t.funcs)
+		merge(all.vars, t.vars)
+	}
+	return all
+}
+
 // Difference is one type that two sides see differently.
 type Difference struct {
 	Type   string // "struct ext4_buddy"

@@ -28,6 +28,7 @@ type Object struct {
 	defined  map[string]bool // functions whose code is here; data that are here
 	external map[string]bool // known to other units
 	percpu   map[string]bool // data in the per-CPU section
+	writable map[string]bool // data that can change, or that others know
 
 	// What refers to what: function or data, by the names they have in the source.
 	refs    map[string]map[string]bool
@@ -39,7 +40,7 @@ type Object struct {
 // ReadObject reads a relocatable object with debug information (DWARF 4 or 5).
 // Errors about the contents wrap ErrFormat.
 func ReadObject(r io.ReaderAt, size int64) (*Object, error) {
-	o := &Object{defined: map[string]bool{}, external: map[string]bool{}, percpu: map[string]bool{},
+	o := &Object{defined: map[string]bool{}, external: map[string]bool{}, percpu: map[string]bool{}, writable: map[string]bool{},
 		refs: map[string]map[string]bool{}, undef: map[string]bool{}, data: map[string]bool{}, symbols: map[string][]string{}}
 	var err error
 	if o.types, err = readDWARF(r, o); err != nil {
@@ -120,6 +121,9 @@ func (o *Object) readSymbols(e *object.Object) {
 			o.defined[name] = true
 			if strings.HasPrefix(s.Section.Name, ".data..percpu") {
 				o.percpu[name] = true
+			}
+			if s.Bind != elf.STB_LOCAL || !strings.HasPrefix(s.Section.Name, ".rodata") {
+				o.writable[name] = true
 			}
 		}
 		if s.Bind != elf.STB_LOCAL {

@@ -197,10 +197,16 @@ func (p *prover) newType(key string) {
 	}
 }
 
-// data compares the types of all data that the new object declares.
+// data compares the types of all data that the new object declares, and that old and
+// new code can share: constants of one unit are what they are in the unit that is
+// compiled, and names with a number of the preprocessor's mean nothing.
 func (p *prover) data() {
 	post, pre := p.q.Post, p.q.Pre
 	for name, own := range post.types.vars {
+		if own := name[strings.LastIndexByte(name, '.')+1:]; strings.Contains(own, "__UNIQUE_ID") ||
+			post.defined[name] && !post.external[name] && !post.writable[own] {
+			continue
+		}
 		old := pre.types.vars[name]
 		var run []Type
 		if post.external[name] || post.percpu[name] {

@@ -48,11 +48,13 @@ PER_CPU int counter;
 PER_CPU struct inner slot;
 static long total;
 static struct obj first;
+static const short levels[] = { 1, 2 };
 int elsewhere(struct opaque *o);
 int keep(void);
 __attribute__((noinline)) static int mine(struct obj *o, int n) { return o->id + n + helper(o, 2); }
 static inline long folded(void) { return sizeof(struct apart); }
-int mine_user(struct obj *o) { static int calls; return mine(o, calls++ + elsewhere(0)); }
+int mine_user(struct obj *o) { static const char text[] = "message"; static int calls;
+	return mine(o, text[calls++] + levels[calls] + elsewhere(0)); }
 long live(void *p, struct obj *o) { BODY }
 long bystander(long x) { return x * 3 + total + counter + first.id + slot.x; }
 long spare_user(void) { return SPARE; }
@@ -215,6 +217,8 @@ var fine = []plant{
 	{name: "complete became forward declaration, of a datum, too", old: "struct frame { struct apart inside; };", now: "struct frame;"},
 	{name: "union of one member opened", old: "union { int alone; };", now: "int alone;"},
 	{name: "typedef for the same", old: "unsigned long stamp;", now: "size_t stamp;"},
+	{name: "longer message", old: `"message"`, now: `"a longer message"`, live: []string{"mine_user"}},
+	{name: "constant table", old: "levels[] = { 1, 2 }", now: "levels[] = { 1, 2, 3 }", live: []string{"mine_user"}},
 	{name: "qualifier", old: "struct inner *ip;", now: "const struct inner *ip;"},
 	{name: "array without its bound", old: "table[8]", now: "table[]", body: "return table[o->id];"},
 	{name: "local struct without a name", body: "struct { int a; long b; } s = { o->id, 2 }; return s.a + s.b + mine(o, 3);"},
@@ -327,6 +331,21 @@ int other(struct big *b) { return part(b, 4) + 2; }
 		}
 		if got := slices.ContainsFunc(p.Violations, func(v Violation) bool { return v.Kind == KindClone }); got != tt.want {
 			t.Errorf("%s: %v", tt.name, p.Violations)
+		}
+	}
+}
+
+func TestJoin(t *testing.T) {
+	src := strings.Replace(unit, "BODY", "int unheard(struct obj *); return unheard(o);", 1)
+	o, pre := readUnit(t, src), readUnit(t, strings.Replace(unit, "BODY", plain, 1))
+	for def, want := range map[string]int{"": 1, "struct obj; int unheard(struct obj *o) { return 1; }": 0, "int unheard(int o) { return 1; }": 1} {
+		module, err := FromBTF(btfOf(t, def+" int other;"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		running := Join(pre.Types(), module)
+		if p, err := Prove(Question{Pre: pre, Post: o, Running: running, Live: []string{"live"}, Changed: []string{}}); err != nil || len(p.Violations) != want {
+			t.Errorf("with %q: %v, %v", def, p, err)
 		}
 	}
 }
