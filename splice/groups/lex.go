@@ -92,8 +92,15 @@ func after(toks []token, i int) int {
 	return len(toks)
 }
 
+// maxCall bounds how many tokens are looked through for the arguments of a call,
+// so that calls within calls take no quadratic time.
+const maxCall = 1 << 11
+
 // arguments cuts what stands in the brackets that open at i at its commas.
 func arguments(toks []token, i int) [][]token {
+	if toks[i].is("(") {
+		toks = toks[:min(len(toks), i+maxCall)]
+	}
 	end := after(toks, i)
 	inner := toks[i+1 : max(i+1, end-1)]
 	if len(inner) == 0 {
