@@ -22,20 +22,7 @@ func compareTypes(a, b *Types) []Difference {
 			diffs = append(diffs, Difference{Type: name, Detail: detail(own[i], others[j])})
 		}
 	}
-	return once(diffs)
-}
-
-// once leaves one of the constants of an enum without a name: they differ together.
-func once(diffs []Difference) []Difference {
-	seen := map[string]bool{}
-	return slices.DeleteFunc(diffs, func(d Difference) bool {
-		if !strings.HasPrefix(d.Type, constantKey) {
-			return false
-		}
-		again := seen[d.Detail]
-		seen[d.Detail] = true
-		return again
-	})
+	return diffs
 }
 
 // constantKey is in front of the constants of enums without a name.

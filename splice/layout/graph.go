@@ -256,8 +256,8 @@ func (w *writer) valueList(n *node, sep string) {
 	}
 }
 
-// types writes all types that have a name and whose layout is there, enums
-// without a name once for each of their constants, and functions and data.
+// types writes all types that have a name and whose layout is there, the
+// constants of enums without a name, and functions and data.
 func (g *graph) types() (*Types, error) {
 	t := &Types{byName: map[string][]Type{}, funcs: map[string][]Type{}, vars: map[string][]Type{}}
 	for id := range g.nodes {
@@ -270,8 +270,12 @@ func (g *graph) types() (*Types, error) {
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", keys[0], err)
 		}
-		for _, key := range keys {
-			add(t.byName, key, typ)
+		for i, key := range keys {
+			if n.kind == kindEnum && n.name == "" {
+				add(t.byName, key, n.constant(i))
+			} else {
+				add(t.byName, key, typ)
+			}
 		}
 	}
 	for _, f := range g.funcs {
@@ -304,6 +308,13 @@ func (n *node) keys() []string {
 		return []string{"typedef " + n.name}
 	}
 	return nil
+}
+
+// constant is one of an enum without a name. As with a macro, others may come to it.
+func (n *node) constant(i int) Type {
+	one := node{kind: kindEnum, size: n.size, values: n.values[i : i+1], narrow: n.narrow}
+	typ, _ := (&graph{}).describe(&one) // nothing of it can be nested
+	return typ
 }
 
 // object writes the type of a function or a datum.

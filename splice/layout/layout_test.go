@@ -159,7 +159,7 @@ func TestCompare(t *testing.T) {
 		{"enum renumbered", "GREEN = 5", "GREEN = 6", []Difference{{"enum color", "BLUE was 6 and became 7"}}},
 		{"enum value new", "BLUE }", "BLUE, BROWN }", []Difference{{"enum color", "value BROWN is new"}}},
 		{"enum value gone", "GREEN = 5, BLUE }", "GREEN = 5 }", []Difference{{"enum color", "value BLUE is gone"}}},
-		{"enum in a struct", "X = 3", "X = 4", []Difference{{"constant X", "X was 3 and became 4"}, {"struct all", "member unnamed was enum/4{X=3;Y=4;} and became enum/4{X=4;Y=5;}"}}},
+		{"enum in a struct", "X = 3", "X = 4", []Difference{{"constant X", "X was 3 and became 4"}, {"constant Y", "Y was 4 and became 5"}, {"struct all", "member unnamed was enum/4{X=3;Y=4;} and became enum/4{X=4;Y=5;}"}}},
 		{"prototype behind a pointer", "(*run)(struct only_declared *, int)", "(*run)(struct only_declared *, long)", []Difference{{"struct all", "member run was *func(*struct only_declared,int4)int4 and became *func(*struct only_declared,int8)int4"}}},
 		{"arguments that vary", "*, int)", "*, int, ...)", []Difference{{"struct all", "member run was *func(*struct only_declared,int4)int4 and became *func(*struct only_declared,int4...)int4"}}},
 		{"pointer to a struct without a name", "void *any", "struct { int z; } *any", []Difference{{"struct all", "member any was *void and became *struct/4{0:0 z int4;}"}}},
