@@ -31,13 +31,12 @@ type merged struct {
 // compare cuts both versions of a file and finds the entities.
 func compare(file, pre, post string) *merged {
 	m := &merged{file: file, pre: pre, post: post}
-	if same(pre, post) {
-		return m
-	}
 	a, end, ok := cut(pre)
 	b, _, okPost := cut(post)
 	if !ok || !okPost {
-		m.one()
+		if !same(pre, post) {
+			m.one()
+		}
 		return m
 	}
 	m.tail = pre[end:]
