@@ -202,7 +202,7 @@ func castLength(toks []token) int {
 func (e *evaluator) call(name string) int64 {
 	args := arguments(e.toks, e.at)
 	end := after(e.toks, e.at)
-	if !e.toks[end-1].is(")") {
+	if !e.toks[end-1].is(")") || end-e.at > maxCall {
 		return e.fail()
 	}
 	var vals []int64
