@@ -29,11 +29,11 @@ type builder struct {
 	globals  map[string][]*global               // functions in the module that other units may refer to
 	external map[string]*object.Symbol          // exported and livepatch symbols, by name in the module
 	exported []string                           // names of exported symbols in the order of their use
-	addrs    map[*object.Symbol]uint64          // link addresses of external symbols
 	inside   map[*object.Symbol]string          // the module that a livepatch symbol is in, vmlinux excepted
 	modules  map[string]*symbols                // by name
 	targets  []string                           // what is patched: vmlinux first, then modules by name
 	support  *support                           // nil if no module is patched
+	fixed    *fixed                             // nil: every symbol of vmlinux is looked up by its name
 	pinned   bool                               // see Module
 	notes    []string
 }
@@ -55,6 +55,16 @@ func (g *global) target(r object.Reloc) target {
 	return g.unit.inModule(g.symbol, r.Addend)
 }
 
+func newBuilder(in *Input, k *kernel) *builder {
+	return &builder{
+		in: in, kernel: k, obj: &object.Object{Machine: elf.EM_X86_64},
+		names: map[string]bool{}, bySec: map[*object.Section]*object.Symbol{},
+		collect: map[string]*object.Section{}, globals: map[string][]*global{},
+		external: map[string]*object.Symbol{},
+		inside:   map[*object.Symbol]string{}, modules: map[string]*symbols{},
+	}
+}
+
 func write(in Input) (Module, error) {
 	if err := check(&in); err != nil {
 		return Module{}, fmt.Errorf("writing livepatch module: %w", err)
@@ -63,13 +73,7 @@ func write(in Input) (Module, error) {
 	if err != nil {
 		return Module{}, fmt.Errorf("writing livepatch module: %w", err)
 	}
-	b := &builder{
-		in: &in, kernel: k, obj: &object.Object{Machine: elf.EM_X86_64},
-		names: map[string]bool{}, bySec: map[*object.Section]*object.Symbol{},
-		collect: map[string]*object.Section{}, globals: map[string][]*global{},
-		external: map[string]*object.Symbol{}, addrs: map[*object.Symbol]uint64{},
-		inside: map[*object.Symbol]string{}, modules: map[string]*symbols{},
-	}
+	b := newBuilder(&in, k)
 	if err := b.build(); err != nil {
 		var unsupported *UnsupportedError
 		if errors.As(err, &unsupported) && unsupported.Unit != supportName {
@@ -77,11 +81,33 @@ func write(in Input) (Module, error) {
 		}
 		return Module{}, fmt.Errorf("writing livepatch module: %w", err)
 	}
+	if err := b.checkSize(); err != nil {
+		return Module{}, err
+	}
 	var out bytes.Buffer
 	if err := object.Write(&out, b.obj); err != nil {
 		return Module{}, fmt.Errorf("writing livepatch module: %w", err)
 	}
 	return Module{Data: out.Bytes(), Pinned: b.pinned, Notes: b.notes}, nil
+}
+
+func (b *builder) checkSize() error {
+	n := 0
+	for _, s := range b.obj.Sections {
+		n += 1 + min(len(s.Relocs), 1) + len(s.KlpRelocs)
+	}
+	if n <= MaxSections {
+		return nil
+	}
+	e := &TooLargeError{Sections: n}
+	for _, u := range b.in.Units {
+		for _, f := range u.Functions {
+			if f.OldName != "" {
+				e.Functions++
+			}
+		}
+	}
+	return e
 }
 
 func check(in *Input) error {
@@ -107,6 +133,10 @@ func validName(name string) bool {
 // build collects the code of all units, then what it refers to, then the frame
 // that makes a module of it.
 func (b *builder) build() error {
+	var err error
+	if b.fixed, err = b.newFixed(); err != nil {
+		return err
+	}
 	for _, name := range frameSections {
 		b.names[name] = true
 	}

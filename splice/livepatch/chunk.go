@@ -43,7 +43,7 @@ func (u *unit) chunkAt(sec *object.Section, off uint64) *chunk {
 // inModule returns the place of a symbol whose chunk is taken.
 func (u *unit) inModule(s *object.Symbol, addend int64) target {
 	c := u.chunkAt(s.Section, s.Value)
-	return target{u.b.sectionSymbol(c.out), int64(c.at+s.Value-c.start) + addend}
+	return target{symbol: u.b.sectionSymbol(c.out), addend: int64(c.at+s.Value-c.start) + addend}
 }
 
 // take copies a part of a section into a section of its own, under the name that

@@ -27,3 +27,14 @@ func (e *UnsupportedError) Error() string {
 }
 
 func (e *UnsupportedError) Unwrap() error { return e.Err }
+
+// TooLargeError: the module would have more sections than MaxSections.
+type TooLargeError struct {
+	Sections  int
+	Functions int // that it replaces
+}
+
+func (e *TooLargeError) Error() string {
+	return fmt.Sprintf("writing livepatch module: %d functions to replace make %d sections, and at most %d are sure to load: defer some of them",
+		e.Functions, e.Sections, MaxSections)
+}

@@ -131,17 +131,28 @@ func (s *stringData) add(text string) int64 {
 // indirect branch tracking demand it, for others it does nothing.
 var endbr64 = []byte{0xf3, 0x0f, 0x1e, 0xfa}
 
-// initModule writes: mov $patch, %rdi; jmp klp_enable_patch. Without a frame of
-// its own it needs no entry in the unwind table.
+// initModule writes: mov $patch,%rdi; jmp klp_enable_patch, behind a check of the build
+// id that otherwise returns -ENOEXEC. Without a frame of its own it needs no entry in
+// the unwind table.
 func (b *builder) initModule(patch *object.Symbol) (*object.Symbol, error) {
-	enable, err := b.outside(vmlinux, Resolution{Source: Exported, Name: "klp_enable_patch"})
+	enable, err := b.outside(vmlinux, Resolution{Source: Exported, Name: enablePatch}, false)
 	if err != nil {
 		return nil, fmt.Errorf("%w: it has no livepatch support", err)
 	}
-	code := append(slices.Clone(endbr64), 0x48, 0xc7, 0xc7, 0, 0, 0, 0, 0xe9, 0, 0, 0, 0)
-	s := b.section(initSection, elf.SHF_EXECINSTR, 16, code)
-	reloc(s, 7, elf.R_X86_64_32S, patch, 0)
-	reloc(s, 12, elf.R_X86_64_PLT32, enable, -4)
+	s := b.section(initSection, elf.SHF_EXECINSTR, 16, slices.Clone(endbr64))
+	call := []byte{0x48, 0xc7, 0xc7, 0, 0, 0, 0, 0xe9, 0, 0, 0, 0}
+	b.checkBuild(s, len(call))
+	at := uint64(len(s.Data))
+	s.Data = append(s.Data, call...)
+	reloc(s, at+3, elf.R_X86_64_32S, patch, 0)
+	reloc(s, at+8, elf.R_X86_64_PLT32, enable.symbol, -4)
+	if b.fixed != nil {
+		s.Data = append(s.Data, 0xb8, 0xf8, 0xff, 0xff, 0xff) // mov $-ENOEXEC,%eax
+		if err := b.addReturn(s); err != nil {
+			return nil, err
+		}
+	}
+	s.Size = uint64(len(s.Data))
 	return b.symbol("init_module", elf.STB_GLOBAL, elf.STT_FUNC, s, 0, s.Size), nil
 }
 
@@ -149,27 +160,35 @@ func (b *builder) initModule(patch *object.Symbol) (*object.Symbol, error) {
 // that has an init function and none of this kind (delete_module in
 // kernel/module/main.c).
 func (b *builder) cleanupModule() (*object.Symbol, error) {
-	const ret, jmp, int3 = 0xc3, 0xe9, 0xcc
-	code := append(slices.Clone(endbr64), ret, int3)
-	_, thunk := b.in.Image.Exports[returnThunk]
-	if thunk {
-		code = append(slices.Clone(endbr64), jmp, 0, 0, 0, 0, int3)
-	}
-	s := b.section(exitSection, elf.SHF_EXECINSTR, 16, code)
-	if thunk {
-		sym, err := b.outside(vmlinux, Resolution{Source: Exported, Name: returnThunk})
-		if err != nil {
-			return nil, err
-		}
-		reloc(s, uint64(len(endbr64)+1), elf.R_X86_64_PLT32, sym, -4)
-		// newer kernels warn when a return that they were not told of is executed
-		sites := b.collected(&object.Section{Name: ".return_sites", Flags: elf.SHF_ALLOC, Align: 4})
-		at := uint64(len(sites.Data))
-		sites.Data = append(sites.Data, 0, 0, 0, 0)
-		sites.Size = uint64(len(sites.Data))
-		reloc(sites, at, elf.R_X86_64_PC32, b.sectionSymbol(s), int64(len(endbr64)))
+	s := b.section(exitSection, elf.SHF_EXECINSTR, 16, slices.Clone(endbr64))
+	if err := b.addReturn(s); err != nil {
+		return nil, err
 	}
 	return b.symbol("cleanup_module", elf.STB_GLOBAL, elf.STT_FUNC, s, 0, s.Size), nil
+}
+
+// addReturn appends a return, as the kernel's compiler writes it.
+func (b *builder) addReturn(s *object.Section) error {
+	const ret, jmp, int3 = 0xc3, 0xe9, 0xcc
+	defer func() { s.Size = uint64(len(s.Data)) }()
+	if _, thunk := b.in.Image.Exports[returnThunk]; !thunk {
+		s.Data = append(s.Data, ret, int3)
+		return nil
+	}
+	t, err := b.outside(vmlinux, Resolution{Source: Exported, Name: returnThunk}, false)
+	if err != nil {
+		return err
+	}
+	at := uint64(len(s.Data))
+	s.Data = append(s.Data, jmp, 0, 0, 0, 0, int3)
+	reloc(s, at+1, elf.R_X86_64_PLT32, t.symbol, -4)
+	// newer kernels warn when a return that they were not told of is executed
+	sites := b.collected(&object.Section{Name: ".return_sites", Flags: elf.SHF_ALLOC, Align: 4})
+	entry := uint64(len(sites.Data))
+	sites.Data = append(sites.Data, 0, 0, 0, 0)
+	sites.Size = uint64(len(sites.Data))
+	reloc(sites, entry, elf.R_X86_64_PC32, b.sectionSymbol(s), int64(at))
+	return nil
 }
 
 func (b *builder) modinfo() {

@@ -51,6 +51,9 @@ func (u *unit) keepJumpLabel(t table, sec *object.Section, at uint64, relocs []o
 		return false, err
 	}
 	if !res.ofModule() {
+		if u.b.readOnly(res) && len(u.b.kernel.symbols.addrs["jump_label_init_ro"]) == 0 {
+			return false, u.unsupported(sec, s.Name, "the static key is read-only once the kernel has booted, and loading the module would make this kernel write to it, which is an Oops")
+		}
 		return true, nil
 	}
 	what := ""
@@ -76,5 +79,26 @@ func (u *unit) keepJumpLabel(t table, sec *object.Section, at uint64, relocs []o
 // its trampoline.
 func (u *unit) keepStaticCall(t table, sec *object.Section, at uint64, relocs []object.Reloc) bool {
 	_, res, err := u.key(t, sec, at, relocs)
-	return err == nil && !res.ofModule() && (res.Source != Copied || u.Target == vmlinux)
+	return err == nil && !res.ofModule() && !u.b.readOnly(res) && (res.Source != Copied || u.Target == vmlinux)
+}
+
+// readOnly reports whether a key of vmlinux is in data that the kernel makes read-only
+// at the end of the boot (__ro_after_init). The kernel enters the module in every key
+// that it refers to, and leaves out those for jump labels alone, if it seals them
+// (jump_label_init_ro, Linux 6.10).
+func (b *builder) readOnly(res Resolution) bool {
+	var addr uint64
+	switch res.Source {
+	case Exported:
+		addr = b.in.Image.Exports[res.Name].Addr
+	case Running:
+		var err error
+		if addr, err = b.kernel.symbol(res.Name, res.Sympos); err != nil {
+			return false // said where the reference is made
+		}
+	default:
+		return false
+	}
+	start, end := b.kernel.symbols.addrs["__start_ro_after_init"], b.kernel.symbols.addrs["__end_ro_after_init"]
+	return len(start) == 1 && len(end) == 1 && start[0] <= addr && addr < end[0]
 }

@@ -186,11 +186,21 @@ func (b *builder) patch(self *object.Symbol) (*object.Symbol, error) {
 			pointer(next, "klp_func.old_name", there, text.add(f.OldName))
 			pointer(next, "klp_func.new_func", f.new.symbol, f.new.addend)
 			pos := l.members["klp_func.old_sympos"]
-			binary.LittleEndian.PutUint64(data.Data[next+pos.offset:], uint64(f.OldSympos))
+			binary.LittleEndian.PutUint64(data.Data[next+pos.offset:], uint64(b.position(p.name, f.OldSympos)))
 			next += l.function.size
 		}
 		next += l.function.size
 	}
 	slices.SortFunc(data.Relocs, func(a, b object.Reloc) int { return cmp.Compare(a.Offset, b.Offset) })
 	return sym, nil
+}
+
+// position says which symbol of a name the livepatch core is to take. 0 lets it make
+// sure that there is but one, for which Linux 6.1 looks at all symbols of the kernel. It
+// stops at the first when told to take that, and the build id says that it is the one.
+func (b *builder) position(object string, sympos int) int {
+	if object == vmlinux && b.fixed != nil {
+		return max(sympos, 1)
+	}
+	return sympos
 }

@@ -26,6 +26,15 @@
 // (before Linux 6.3) they clear what was filled in when the module goes, without
 // which it could not be loaded again.
 //
+// # Addresses of vmlinux
+//
+// What vmlinux exports is an ordinary undefined symbol. All else of it is referred to
+// by its distance from one export, as the image has it: for a livepatch symbol each the
+// kernel would take seconds (see fixed). For this the kernel must be the very build of
+// the image. Whoever loads the module makes sure of that first; the module's init
+// function compares the build id once more, before anything of the kernel is changed,
+// and ends with ENOEXEC if it is another one.
+//
 // # Addresses of functions
 //
 // A call from the module to a function that it replaces goes to the new function.
@@ -125,9 +134,17 @@ type Module struct {
 	Notes  []string // what behaves in another way than in vmlinux, for people
 }
 
+// MaxSections is how many sections a module may have. The kernel keeps a copy of a
+// livepatch's section headers, 64 bytes each, in one piece of physical memory
+// (copy_module_elf in kernel/module/livepatch.c); the allocator has no more than 4 MB in
+// one piece at best, and on a machine that is long up often less. A function makes
+// 2.6 sections: its own, that of its relocations, its share of data.
+const MaxSections = 16000
+
 // Write returns the bytes of the module. The same input gives the same bytes.
 //
-// What a unit has that a module cannot carry ends in an UnsupportedError; other
+// What a unit has that a module cannot carry ends in an UnsupportedError, more than
+// one module can carry (some 6,000 functions) in a TooLargeError; other
 // errors are about the input as a whole: a name, the vermagic, types that the
 // image lacks.
 func Write(in Input) (Module, error) { return write(in) }

@@ -13,66 +13,68 @@ import (
 	"github.com/upsplice/upsplice/splice/object"
 )
 
-// outside returns the symbol for something that is not in the module, which code
-// of target refers to.
-func (b *builder) outside(target string, res Resolution) (*object.Symbol, error) {
+// outside finds something that is not in the module, which code of the target called
+// of refers to.
+// byName: it must be a symbol of its own, see fixed.
+func (b *builder) outside(of string, res Resolution, byName bool) (target, error) {
 	switch {
 	case res.Source == Exported && (res.Object == vmlinux || res.Object == ""):
 		export, ok := b.in.Image.Exports[res.Name]
 		if !ok {
-			return nil, fmt.Errorf("the kernel does not export %s", res.Name)
+			return target{}, fmt.Errorf("the kernel does not export %s", res.Name)
 		}
 		sym, known := b.externalSymbol(res.Name, elf.SHN_UNDEF)
 		if !known {
 			b.exported = append(b.exported, res.Name)
-			b.addrs[sym] = export.Addr
 		}
-		return sym, nil
+		return target{symbol: sym, addr: export.Addr, outside: true}, nil
 	case res.Source == Exported:
 		// the module would depend on the other, which may not be loaded
-		return nil, fmt.Errorf("%s is exported by the module %s, and only exports of %s are ordinary symbols", res.Name, res.Object, vmlinux)
+		return target{}, fmt.Errorf("%s is exported by the module %s, and only exports of %s are ordinary symbols", res.Name, res.Object, vmlinux)
 	case res.Source == Running:
-		return b.livepatchSymbol(target, res)
+		return b.running(of, res, byName)
 	}
-	return nil, fmt.Errorf("the resolution %d of %s is not known", res.Source, res.Name)
+	return target{}, fmt.Errorf("the resolution %d of %s is not known", res.Source, res.Name)
 }
 
-// livepatchSymbol returns the symbol that the livepatch core resolves. Those of
-// vmlinux it resolves when our module is loaded, those of modules when target is:
-// a module that target depends on is loaded then, any other may not be.
-func (b *builder) livepatchSymbol(target string, res Resolution) (*object.Symbol, error) {
+// running finds a symbol of the running kernel. Those of vmlinux the livepatch core
+// resolves when our module is loaded, those of modules when object is: a module that
+// this depends on is loaded then, any other may not be.
+func (b *builder) running(of string, res Resolution, byName bool) (target, error) {
 	where := b.image(res.Object)
 	switch {
-	case res.Object == vmlinux || res.Object == target:
-	case target == vmlinux:
-		return nil, fmt.Errorf("%s is in the module %s, which may not be loaded, and code of %s cannot refer to it", res.Name, res.Object, vmlinux)
-	case !b.depends(target, res.Object):
-		return nil, fmt.Errorf("%s is in the module %s, which %s does not depend on", res.Name, res.Object, target)
+	case res.Object == vmlinux || res.Object == of:
+	case of == vmlinux:
+		return target{}, fmt.Errorf("%s is in the module %s, which may not be loaded, and code of %s cannot refer to it", res.Name, res.Object, vmlinux)
+	case !b.depends(of, res.Object):
+		return target{}, fmt.Errorf("%s is in the module %s, which %s does not depend on", res.Name, res.Object, of)
 	case where == nil && res.Sympos != 0:
-		return nil, fmt.Errorf("%s is said to be number %d of its name in the module %s, whose image is not given", res.Name, res.Sympos, res.Object)
+		return target{}, fmt.Errorf("%s is said to be number %d of its name in the module %s, whose image is not given", res.Name, res.Sympos, res.Object)
 	}
-	addr := uint64(0)
+	t := target{outside: where != nil}
 	if where != nil {
 		var err error
-		if addr, err = where.symbol(res.Name, res.Sympos); err != nil {
-			return nil, err
+		if t.addr, err = where.symbol(res.Name, res.Sympos); err != nil {
+			return target{}, err
+		}
+	}
+	if res.Object == vmlinux && !byName {
+		if t, ok := b.fixed.at(where, t.addr); ok {
+			return t, nil
 		}
 	}
 	if !validModule(res.Object) {
-		return nil, fmt.Errorf("the kernel cannot read %q as the name of a module", res.Object)
+		return target{}, fmt.Errorf("the kernel cannot read %q as the name of a module", res.Object)
 	}
 	if res.Name == "" || strings.ContainsRune(res.Name, ',') || len(res.Name) >= ksymNameLen {
-		return nil, fmt.Errorf("the kernel cannot read the name %q in a livepatch symbol", res.Name)
+		return target{}, fmt.Errorf("the kernel cannot read the name %q in a livepatch symbol", res.Name)
 	}
-	sym, known := b.externalSymbol(fmt.Sprintf(".klp.sym.%s.%s,%d", res.Object, res.Name, res.Sympos), object.SHN_LIVEPATCH)
-	if known {
-		return sym, nil
+	known := false
+	t.symbol, known = b.externalSymbol(fmt.Sprintf(".klp.sym.%s.%s,%d", res.Object, res.Name, b.position(res.Object, res.Sympos)), object.SHN_LIVEPATCH)
+	if !known && res.Object != vmlinux {
+		b.inside[t.symbol] = res.Object
 	}
-	b.addrs[sym] = addr
-	if res.Object != vmlinux {
-		b.inside[sym] = res.Object
-	}
-	return sym, nil
+	return t, nil
 }
 
 // moduleNameLen is the buffer of the kernel for the name of the object in a
@@ -117,12 +119,9 @@ func (b *builder) externalSymbol(name string, where elf.SectionIndex) (sym *obje
 	return sym, false
 }
 
-// low reports whether the address of a symbol fits in 32 bits: per-CPU symbols are
-// small numbers.
-func (b *builder) low(s *object.Symbol) bool {
-	addr, ok := b.addrs[s]
-	return ok && addr <= math.MaxUint32
-}
+// low reports whether the address of what is referred to fits in 32 bits: per-CPU
+// symbols are small numbers.
+func (t target) low() bool { return t.outside && t.addr <= math.MaxUint32 }
 
 // livepatchRelocs returns the relocations of a section that the livepatch core
 // applies for one object: vmlinux, or a module that is patched.

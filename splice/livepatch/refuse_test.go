@@ -338,3 +338,71 @@ func TestPrefixIsTaken(t *testing.T) {
 	}
 	symbol(t, o, "__pfx_changed")
 }
+
+func TestTooLarge(t *testing.T) {
+	in := testInput(t)
+	b := &builder{in: &in, obj: &object.Object{}}
+	for range MaxSections / 2 {
+		b.obj.Sections = append(b.obj.Sections, &object.Section{Relocs: make([]object.Reloc, 2)})
+	}
+	if err := b.checkSize(); err != nil {
+		t.Errorf("%d sections: %v", MaxSections, err)
+	}
+	b.obj.Sections[0].KlpRelocs = make([]object.KlpRelocs, 1)
+	var large *TooLargeError
+	if err := b.checkSize(); !errors.As(err, &large) || large.Sections != MaxSections+1 || large.Functions != 2 {
+		t.Errorf("error = %v", err)
+	}
+}
+
+// Kernels before 6.10 enter the module in a static key that they have made read-only.
+func TestReadOnlyKeys(t *testing.T) {
+	branch := function("1: .byte 0x0f, 0x1f, 0x44, 0, 0", ".section __jump_table, \"aw\"\n.balign 8\n.long 1b - ., 1b - .\n.quad running_key - .\n")
+	call := function("1: call __SCT__running", ".section .static_call_sites, \"aw\"\n.long 1b - ., __SCK__running - .\n")
+	key := func(img *kimage.Image, name string) uint64 {
+		for _, s := range img.Symbols {
+			if s.Name == name {
+				return s.Addr
+			}
+		}
+		t.Fatalf("no symbol %s", name)
+		return 0
+	}
+	for name, tt := range map[string]struct {
+		text, key string
+		seals     bool // the kernel knows such keys
+		section   string
+		refused   bool
+		kept      bool
+	}{
+		"jump label":                {branch, "running_key", false, "__jump_table", true, false},
+		"jump label of new kernel":  {branch, "running_key", true, "__jump_table", false, true},
+		"static call":               {call, "__SCK__running", false, ".static_call_sites", false, false},
+		"jump label behind the end": {branch, "bystander", false, "__jump_table", false, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			in := oneFunction(t, tt.text)
+			addr := key(in.Image, tt.key)
+			in.Image.Symbols = append(in.Image.Symbols,
+				kimage.Symbol{Name: "__start_ro_after_init", Addr: addr, Kind: 'D'},
+				kimage.Symbol{Name: "__end_ro_after_init", Addr: addr + 0x10, Kind: 'D'})
+			if tt.seals {
+				in.Image.Symbols = append(in.Image.Symbols, kimage.Symbol{Name: "jump_label_init_ro", Addr: addr + 0x1000, Kind: 'T'})
+			}
+			m, err := Write(in)
+			var unsupported *UnsupportedError
+			if refused := errors.As(err, &unsupported); refused != tt.refused {
+				t.Fatalf("error = %v", err)
+			}
+			if tt.refused {
+				if unsupported.Symbol != "running_key" || !strings.Contains(unsupported.Reason, "read-only once the kernel has booted") {
+					t.Errorf("error = %v", err)
+				}
+				return
+			}
+			if got := read(t, m.Data).Section(tt.section) != nil; got != tt.kept {
+				t.Errorf("the module has section %s: %v, want %v", tt.section, got, tt.kept)
+			}
+		})
+	}
+}

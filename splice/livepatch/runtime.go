@@ -56,15 +56,15 @@ func (u *unit) readVariable(sec *object.Section, c *chunk, off uint64, variable 
 	if code[0]&^1 != 0x48 || code[1]&^7 != 0xb8 {
 		return u.unsupported(sec, u.nameIn(c), fmt.Sprintf("% x is not the move of a constant that the kernel writes the value of %s into", code, variable))
 	}
-	sym, err := u.b.outside(u.Target, u.b.variable(variable))
+	t, err := u.b.outside(u.Target, u.b.variable(variable), false)
 	if err != nil {
 		return &UnsupportedError{Unit: u.Name, Section: sec.Name, Symbol: variable, Reason: err.Error(), Err: err}
 	}
 	rex, reg := 0x48|code[0]&1<<2, code[1]&7
 	copy(code, []byte{rex, 0x8b, reg<<3 | 5, 0, 0, 0, 0, 0x0f, 0x1f, 0x00})
-	field := object.Reloc{Offset: at + 3, Type: uint32(elf.R_X86_64_PC32), Symbol: sym, Addend: -4}
+	field := object.Reloc{Offset: at + 3, Type: uint32(elf.R_X86_64_PC32), Symbol: t.symbol, Addend: t.addend - 4}
 	to := &c.out.Relocs
-	if sym.Special == object.SHN_LIVEPATCH {
+	if t.symbol.Special == object.SHN_LIVEPATCH {
 		to = &livepatchRelocs(c.out, vmlinux).Relocs
 	}
 	*to = append(*to, field)
@@ -84,7 +84,6 @@ func (b *builder) variable(name string) Resolution {
 // sealed reports whether the kernel takes the endbr64 away from a function of
 // vmlinux: no pointer leads to it there, and a jump through one from new code would
 // be the end on a processor that checks (IBT).
-func (b *builder) sealed(s *object.Symbol) bool {
-	addr, ok := b.addrs[s]
-	return ok && slices.ContainsFunc(b.in.Image.SitesIn(addr, 1), func(s kimage.Site) bool { return s.Kind == kimage.SiteEndbr })
+func (b *builder) sealed(t target) bool {
+	return t.outside && slices.ContainsFunc(b.in.Image.SitesIn(t.addr, 1), func(s kimage.Site) bool { return s.Kind == kimage.SiteEndbr })
 }

@@ -298,11 +298,11 @@ func (b *builder) announceSymbols(module string) error {
 			if u.Target != module || f.OldName == "" {
 				continue
 			}
-			sym, err := u.original(u, f)
+			t, err := u.original(u, f)
 			if err != nil {
 				return err
 			}
-			announce(sym.symbol)
+			announce(t.symbol)
 		}
 	}
 	if len(list) > 0 {

@@ -16,6 +16,9 @@ import (
 type target struct {
 	symbol *object.Symbol // of the module
 	addend int64
+	// outside: it is in the running kernel, at the link address addr.
+	outside bool
+	addr    uint64
 }
 
 // target finds out what relocation r of section from means in the module.
@@ -43,12 +46,12 @@ func (u *unit) target(from *object.Section, r object.Reloc, inTable bool) (targe
 		}
 	}
 	toCopy := func(c *chunk) target {
-		return target{u.b.sectionSymbol(c.out), int64(s.Value) + r.Addend - int64(c.start) + int64(c.at)}
+		return target{symbol: u.b.sectionSymbol(c.out), addend: int64(s.Value) + r.Addend - int64(c.start) + int64(c.at)}
 	}
 	if c := u.chunkAt(sec, off); c != nil {
 		if f, ok := u.replaced[place{sec, off}]; ok && !branch && !inTable {
 			t, err := u.original(u, f)
-			t.addend = int64(s.Value) + r.Addend - int64(off)
+			t.addend += int64(s.Value) + r.Addend - int64(off)
 			return t, err
 		}
 		if !branch && !inTable {
@@ -83,8 +86,9 @@ func (u *unit) target(from *object.Section, r object.Reloc, inTable bool) (targe
 	}
 	addend := int64(s.Value) + r.Addend - int64(named.Value)
 	if res.Source != Copied {
-		sym, err := u.outside(from, named, res)
-		return target{sym, addend}, err
+		t, err := u.outside(from, named, res)
+		t.addend += addend
+		return t, err
 	}
 	c, err := u.copyData(named)
 	if err != nil {
@@ -185,13 +189,13 @@ func (u *unit) undefined(from *object.Section, r object.Reloc, branch bool) (tar
 		return target{}, u.unsupported(from, s.Name, fmt.Sprintf("symbols in %v are not known in modules", s.Special))
 	}
 	if u.b.support != nil && u == u.b.support.unit && s.Name == supportTargets {
-		return target{u.b.sectionSymbol(u.b.support.tables), r.Addend}, nil
+		return target{symbol: u.b.sectionSymbol(u.b.support.tables), addend: r.Addend}, nil
 	}
 	if g := u.global(s.Name); g != nil {
 		f := g.unit.functions[g.symbol]
 		if f.OldName != "" && !branch {
 			t, err := u.original(g.unit, f)
-			t.addend = r.Addend
+			t.addend += r.Addend
 			return t, err
 		}
 		if !branch {
@@ -201,16 +205,18 @@ func (u *unit) undefined(from *object.Section, r object.Reloc, branch bool) (tar
 	}
 	if s.Name == thisModuleSymbol && u.Target != vmlinux {
 		// not ours: the code stands for the module that it is part of
-		sym, err := u.outside(from, s, Resolution{Source: Running, Object: u.Target, Name: s.Name})
-		return target{sym, r.Addend}, err
+		t, err := u.outside(from, s, Resolution{Source: Running, Object: u.Target, Name: s.Name})
+		t.addend += r.Addend
+		return t, err
 	}
 	res, err := u.resolve(from, s)
 	if err != nil {
 		return target{}, err
 	}
 	if res.Source != Copied {
-		sym, err := u.outside(from, s, res)
-		return target{sym, r.Addend}, err
+		t, err := u.outside(from, s, res)
+		t.addend += r.Addend
+		return t, err
 	}
 	g := u.definition(s.Name)
 	if g == nil {
@@ -236,13 +242,13 @@ func (u *unit) resolve(from *object.Section, s *object.Symbol) (Resolution, erro
 	return res, nil
 }
 
-// outside returns the symbol for something in the running kernel.
-func (u *unit) outside(from *object.Section, s *object.Symbol, res Resolution) (*object.Symbol, error) {
-	sym, err := u.b.outside(u.Target, res)
+// outside finds something in the running kernel.
+func (u *unit) outside(from *object.Section, s *object.Symbol, res Resolution) (target, error) {
+	t, err := u.b.outside(u.Target, res, byName(from))
 	if err != nil {
-		return nil, &UnsupportedError{Unit: u.Name, Section: from.Name, Symbol: s.Name, Reason: err.Error(), Err: err}
+		return target{}, &UnsupportedError{Unit: u.Name, Section: from.Name, Symbol: s.Name, Reason: err.Error(), Err: err}
 	}
-	return sym, nil
+	return t, nil
 }
 
 // original returns the function that f of the unit owner replaces, for code of u to
@@ -255,8 +261,7 @@ func (u *unit) original(owner *unit, f Function) (target, error) {
 			res.Source = Exported
 		}
 	}
-	sym, err := u.outside(f.Post.Section, f.Post, res)
-	return target{symbol: sym}, err
+	return u.outside(f.Post.Section, f.Post, res)
 }
 
 // pin keeps the module loaded if there is a new function at a place whose address

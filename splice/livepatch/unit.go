@@ -110,11 +110,11 @@ func (u *unit) carry(out *object.Section, at uint64, from *object.Section, r obj
 	if err != nil {
 		return err
 	}
-	if !inTable && !(from.Flags&elf.SHF_EXECINSTR != 0 && directBranch(from.Data, r.Offset)) && u.b.sealed(t.symbol) {
-		return u.unsupported(from, t.symbol.Name, "nothing in the running kernel points to this function, so the kernel lets no pointer lead to it (.ibt_endbr_seal)")
+	if !inTable && !(from.Flags&elf.SHF_EXECINSTR != 0 && directBranch(from.Data, r.Offset)) && u.b.sealed(t) {
+		return u.unsupported(from, r.Symbol.Name, "nothing in the running kernel points to this function, so the kernel lets no pointer lead to it (.ibt_endbr_seal)")
 	}
 	clear(out.Data[at : at+width]) // the loader refuses fields that are not zero
-	if typ == elf.R_X86_64_32 && !u.b.low(t.symbol) {
+	if typ == elf.R_X86_64_32 && !t.low() {
 		return u.unsupported(from, "", fmt.Sprintf("the relocation at 0x%x has room for 32 bits, which no address of the kernel fits in", r.Offset))
 	}
 	reloc := object.Reloc{Offset: at, Type: r.Type, Symbol: t.symbol, Addend: t.addend}

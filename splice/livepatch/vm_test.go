@@ -5,6 +5,7 @@ package livepatch
 import (
 	"bytes"
 	"debug/elf"
+	"encoding/hex"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -83,6 +84,8 @@ show() { echo "$1: $(head -n 1 /proc/cmdline)"; }
 settle() { while [ -e $p/transition ] && [ "$(cat $p/transition)" != "$1" ]; do sleep 0.1; done; }
 p=/sys/kernel/livepatch/upsplice_live
 show before
+insmod /other.ko && exit 4
+[ -e /sys/module/upsplice_live ] && exit 5
 insmod /live.ko || exit 1
 settle 0
 show with
@@ -159,13 +162,16 @@ func live(t *testing.T, k lab.Kernel, flags string, more ...string) {
 		t.Fatal(err)
 	}
 
-	r := vmtest.RunInVM(t, k, liveScript, map[string]string{"live.ko": file}, func(m *vmtest.Machine) { m.CPUs = 2 })
+	other := otherKernel(t, module.Data, img)
+
+	r := vmtest.RunInVM(t, k, liveScript, map[string]string{"live.ko": file, "other.ko": other}, func(m *vmtest.Machine) { m.CPUs = 2 })
 	console := strings.ReplaceAll(r.Console, "\r", "")
 	if !r.Exited || r.ExitCode != 0 {
 		t.Fatalf("the guest: exited %v with %d, console:\n%s", r.Exited, r.ExitCode, console)
 	}
 	for _, want := range []string{
 		`(?m)^before: [^u]`,
+		`(?m)^insmod: .*/other\.ko.*: invalid module format$`,
 		`(?m)^with: upsplice cpu=1 fault=1 sum=42 original=1 stats=0 calls=1 constant=1$`,
 		`(?m)^stats: upsplice cpu=1 fault=1 sum=42 original=1 stats=1 calls=2 constant=1$`,
 		`(?m)^without: [^u]`,
@@ -188,6 +194,27 @@ func live(t *testing.T, k lab.Kernel, flags string, more ...string) {
 	if t.Failed() {
 		t.Log(console)
 	}
+}
+
+// otherKernel returns the path of a copy of a module that is for a kernel with another
+// build id.
+func otherKernel(t *testing.T, module []byte, img *kimage.Image) string {
+	t.Helper()
+	id, err := hex.DecodeString(img.BuildID)
+	if err != nil || len(id) != 20 {
+		t.Fatalf("the build id of the image is %q", img.BuildID)
+	}
+	last := id[16:] // the part that is compared last
+	if bytes.Count(module, last) != 1 {
+		t.Fatalf("the module has %x %d times", last, bytes.Count(module, last))
+	}
+	out := bytes.Clone(module)
+	out[bytes.Index(out, last)+3] ^= 1
+	file := filepath.Join(t.TempDir(), "other.ko")
+	if err := os.WriteFile(file, out, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return file
 }
 
 // The file that stands for the shipped kernel's modules reads back what every
