@@ -28,11 +28,12 @@ func changes(ctx context.Context, t Trees, headers []string) ([]Change, error) {
 		if err != nil {
 			return nil, err
 		}
-		c := differ{names: f.table, c: Change{Header: h}}
+		c := differ{names: f.table, c: Change{Header: h}, bare: t.OldStays}
 		c.compare(parse(names, string(pre)), parse(names, string(post)))
 		if c.c.Whole || len(c.c.effects) > 0 || len(c.c.includes) > 0 {
-			c.finish()
-			list = append(list, c.c)
+			if c.finish(); len(c.c.Names) > 0 || c.c.Whole {
+				list = append(list, c.c)
+			}
 		}
 	}
 	return list, nil
@@ -42,6 +43,7 @@ func changes(ctx context.Context, t Trees, headers []string) ([]Change, error) {
 type differ struct {
 	names *table
 	c     Change
+	bare  bool // lines that include do not count
 }
 
 // item is an entity or an include, in the order of the file: to move one before
@@ -164,7 +166,7 @@ func (d *differ) finish() {
 	}
 	slices.Sort(c.includes)
 	c.includes = slices.Compact(c.includes)
-	if len(c.includes) > 0 {
+	if len(c.includes) > 0 && !d.bare {
 		c.Whole = true
 	}
 }

@@ -26,6 +26,10 @@ import (
 type Trees struct {
 	Pre, Post string
 	Output    string // output directory that both are compiled in; "" if there is none: generated headers are not read then
+	// OldStays is for callers to whom a unit that is not named costs nothing, because
+	// its old code goes on running: that a header includes one more, which changes
+	// code only where a name gets another meaning by it, is then not taken as a change.
+	OldStays bool
 }
 
 // Change is how a header differs.

@@ -127,6 +127,31 @@ func littleUnits(dir string) []kbuild.Unit {
 	return units
 }
 
+// TestOldStays: a header that includes one more is a change of all who include it,
+// but not for callers whose units may stay as they are.
+func TestOldStays(t *testing.T) {
+	dir := t.TempDir()
+	pre, post := filepath.Join(dir, "pre"), filepath.Join(dir, "post")
+	edited := maps.Clone(little)
+	edited["include/linux/a.h"] = strings.NewReplacer("#define A_H\n", "#define A_H\n#include <linux/pipe.h>\n", "x + 1;", "x + 2;").Replace(edited["include/linux/a.h"])
+	write(t, pre, little)
+	write(t, post, edited)
+	for stays, want := range map[bool]int{true: 6, false: 20} {
+		trees := Trees{Pre: pre, Post: post, OldStays: stays}
+		list, err := Changes(t.Context(), trees, []string{"include/linux/a.h"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		found, err := Units(t.Context(), trees, littleUnits(pre), list)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(list) != 1 || list[0].Whole == stays || stays && len(found) != want || !stays && len(found) < want {
+			t.Errorf("with OldStays %v: %d units, %+v", stays, len(found), list)
+		}
+	}
+}
+
 func TestUnits(t *testing.T) {
 	const a, b = "include/linux/a.h", "include/linux/b.h"
 	for _, tt := range []struct {
