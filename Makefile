@@ -42,6 +42,11 @@ ROUNDS ?= 200
 loop: ## apply, use and undo a real splice ROUNDS times under load in a virtual machine
 	ROUNDS=$(ROUNDS) $(GO) test -count 1 -timeout 3h -run '^TestLoop$$' -v ./hook/e2e
 
+SCALE ?= 1000
+.PHONY: scale
+scale: ## time how a splice of SCALE functions of a real kernel is loaded, replaced and undone, under load
+	UPSPLICE_SCALE=$(SCALE) $(GO) test -tags scale -timeout 5h -count 1 -v -run '^TestScale$$' ./splice/livepatch
+
 PROPERTY ?= all
 .PHONY: property
 property: ## match every built-in unit of a real kernel with the shipped image and itself

@@ -164,12 +164,13 @@ func patched(name string) int {
 	return 0
 }
 
-// load keeps files, sockets and processes busy until stop is called.
+// load keeps files, sockets and processes busy until stop is called, and leaves an
+// emulated processor some time for the rest.
 func load() (stop func()) {
 	cmd := exec.Command("sh", "-c", `
-		while :; do dd if=/dev/zero of=/root/load bs=64k count=64 2>/dev/null; cat /root/load > /dev/null; rm /root/load; done &
-		while :; do ls -lR /sys/class > /dev/null; cat /proc/*/stat > /dev/null 2>&1; done &
-		while :; do echo hello | nc -l -p 99 -s 127.0.0.1 > /dev/null & echo hello | nc 127.0.0.1 99 > /dev/null 2>&1; wait $!; done &
+		while :; do dd if=/dev/zero of=/root/load bs=64k count=64 2>/dev/null; cat /root/load > /dev/null; rm /root/load; sleep 0.1; done &
+		while :; do ls -lR /sys/class > /dev/null; cat /proc/*/stat > /dev/null 2>&1; sleep 0.1; done &
+		while :; do echo hello | nc -l -p 99 -s 127.0.0.1 > /dev/null & echo hello | nc 127.0.0.1 99 > /dev/null 2>&1; wait $!; sleep 0.1; done &
 		wait`)
 	cmd.SysProcAttr = &unix.SysProcAttr{Setpgid: true}
 	need(cmd.Start(), "starting the load")
