@@ -3,6 +3,8 @@
 package freeze
 
 import (
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 )
@@ -11,7 +13,7 @@ import (
 // away, with those that can only be old together with them. It looks for the entity
 // that an error stands in, then for those of the macros that it came through, then,
 // where it stands in text that both trees have or that is old, for what defines
-// the name that is missing or wrong. left are the needs for which there is nothing
+// the name that is missing or wrong, or what the line mentions. left are the needs for which there is nothing
 // to be put back.
 func (m *Made) Blame(needs []Need) (back []*Entity, left []Need) {
 	seen := make(map[*Entity]bool)
@@ -58,7 +60,36 @@ func (m *Made) blame(n Need) []*Entity {
 	if list := m.defining(name, places, func(e *Entity) bool { return e.old }); len(list) > 0 {
 		return list
 	}
-	return m.through(n)
+	if list := m.through(n); len(list) > 0 {
+		return list
+	}
+	// The compiler does not always name what does not fit: it is on the line.
+	for _, around := range []int{0, 3} {
+		if list := m.onLine(n.Place, around); len(list) > 0 {
+			return list
+		}
+	}
+	return nil
+}
+
+// onLine are the new declarations, functions and data that both trees have in
+// different form and that are mentioned on a line or so many lines around it.
+func (m *Made) onLine(p Place, around int) (list []*Entity) {
+	text, err := os.ReadFile(filepath.Join(m.dir, filepath.FromSlash(m.path(p.File))))
+	if err != nil {
+		return nil // not of the tree
+	}
+	lines := strings.SplitAfter(string(text), "\n")
+	from, to := max(0, p.Line-1-around), min(len(lines), p.Line+around)
+	if from >= to {
+		return nil
+	}
+	for _, name := range mentions(strings.Join(lines[from:to], ""), nil) {
+		list = append(list, m.defining(name, []Place{p}, func(e *Entity) bool {
+			return e.Both() && (e.headed || e.Kind == Data || e.Kind == Macro)
+		})...)
+	}
+	return list
 }
 
 // defining are the new entities of a kind that define a name for one of the places.

@@ -107,6 +107,8 @@ func TestBlame(t *testing.T) {
 			[]string{"declaration f in a.h", "function f in a.c", "function g in a.c", "function h in a.c"}, []string{"g"}},
 		{"what an old function calls", tree{"a.h": "static inline int gone(void) { return 0; }\n", "a.c": "#include \"a.h\"\nint f(void) { return gone(); }\n"},
 			tree{"a.h": "int x;\n", "a.c": "#include \"a.h\"\nint f(void) { return 1; }\n"}, []string{"function gone in a.h", "function f in a.c"}, []string{"f"}},
+		{"a type that a function has to fit", tree{"a.h": "typedef int (*fn)(int);\nstruct ops { fn f; };\nint f(int);\n", "a.c": "#include \"a.h\"\nint f(int a) { return 0; }\nvoid g(struct ops *o) { o->f = f; }\n"},
+			tree{"a.h": "typedef void (*fn)(int *);\nstruct ops { fn f; };\nvoid f(int *);\n", "a.c": "#include \"a.h\"\nvoid f(int *a) { }\nvoid g(struct ops *o) { o->f = f; }\n"}, []string{"declaration f in a.h", "function f in a.c"}, nil},
 		{"a renamed constant of an enum", tree{"a.h": "enum e { A, B };\n", "a.c": "#include \"a.h\"\nint f(void) { return B; }\n"},
 			tree{"a.h": "enum e { A, C };\n", "a.c": "#include \"a.h\"\nint f(void) { return C; }\n"}, []string{"function f in a.c"}, nil},
 	} {
@@ -132,7 +134,7 @@ func TestBlame(t *testing.T) {
 						t.Fatal(err)
 					}
 				}
-				cmd := exec.Command("gcc", "-fsyntax-only", "-Werror=implicit-function-declaration", "a.c")
+				cmd := exec.Command("gcc", "-fsyntax-only", "-Werror=implicit-function-declaration", "-Werror=incompatible-pointer-types", "a.c")
 				cmd.Dir = m.dir
 				if cmd.Run() == nil {
 					break
