@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -17,7 +16,6 @@ import (
 	"github.com/upsplice/upsplice/hook/progress"
 	"github.com/upsplice/upsplice/hook/rehearse"
 	"github.com/upsplice/upsplice/kmod/vm"
-	"github.com/upsplice/upsplice/plugins/backend"
 )
 
 func (a *app) rehearseCommand() *cobra.Command {
@@ -150,7 +148,11 @@ func (a *app) findImage(ctx context.Context, sink progress.Sink, opt *rehearse.O
 	if opt.Image != "" {
 		return nil
 	}
-	m, err := a.fetchImage(ctx, sink, release)
+	p, err := a.pipeline(sink)
+	if err != nil {
+		return err
+	}
+	m, err := p.Image(ctx, release)
 	if err != nil {
 		return &outcome.Error{Outcome: outcome.Failed, What: "looking for the image of " + release, Err: err,
 			Remedy: "install the kernel, or name its files with --image and --modules"}
@@ -169,43 +171,4 @@ func firstOf(paths ...string) string {
 		}
 	}
 	return ""
-}
-
-// fetchImage asks the backend for a kernel that is not installed. Its flavour is not
-// known then; that of the running kernel is tried.
-func (a *app) fetchImage(ctx context.Context, sink progress.Sink, release string) (backend.Materials, error) {
-	var none backend.Materials
-	p, err := a.pipeline(sink)
-	if err != nil {
-		return none, err
-	}
-	b, err := p.Open(ctx)
-	if err != nil {
-		return none, err
-	}
-	defer b.Close()
-	k, err := b.Installed(ctx, release)
-	if err != nil {
-		running, runErr := b.Installed(ctx, p.Kernel.Release())
-		if runErr != nil {
-			return none, err
-		}
-		offered, listErr := b.Available(ctx, running.Flavour)
-		if listErr != nil {
-			return none, listErr
-		}
-		found := false
-		for _, o := range offered {
-			if o.Release == release {
-				k, found = o, true
-			}
-		}
-		if !found {
-			return none, err
-		}
-	}
-	dir := filepath.Join(p.Config.Cache, pipeline.Packages, k.SourceVersion, k.Release)
-	return b.Fetch(ctx, backend.FetchRequest{Kernel: k, Dir: dir, Want: []backend.Want{backend.WantImage, backend.WantModules}}, func(pr backend.Progress) {
-		sink.Emit(progress.Event{Kind: progress.Tick, Stage: "fetch", Text: pr.Text, Done: pr.Done, Total: pr.Total, Unit: progress.Bytes})
-	})
 }

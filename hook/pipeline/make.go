@@ -101,6 +101,20 @@ func find(ctx context.Context, b Backend, release, flavour string) (backend.Kern
 	return k, failed("looking for kernel "+release, err)
 }
 
+// Image fetches the image and the modules of a kernel, which need not be installed.
+func (p *Pipeline) Image(ctx context.Context, release string) (build.Kernel, error) {
+	b, err := p.Open(ctx)
+	if err != nil {
+		return build.Kernel{}, err
+	}
+	defer b.Close()
+	k, err := find(ctx, b, release, "")
+	if err != nil {
+		return build.Kernel{}, err
+	}
+	return p.materials(ctx, b, k, backend.WantImage, backend.WantModules)
+}
+
 // Make fetches what the step needs and builds its splice. It touches neither the
 // journal nor the kernel.
 func (p *Pipeline) Make(ctx context.Context, s *Step) (Built, error) {
