@@ -26,7 +26,7 @@ test: lint deb ## all tests, boots included
 
 .PHONY: test-all
 test-all: export UPSPLICE_MACHINES := all
-test-all: test race fuzz loop property corpus demo ## test, the race detector, every fuzz target, the long loop, every built-in unit, the corpus, the demonstration
+test-all: test race fuzz loop property whole corpus demo ## test, the race detector, every fuzz target, the long loop, every built-in unit, a whole update, the corpus, the demonstration
 
 .PHONY: race
 race: ## the tests of what runs concurrently, under the race detector
@@ -51,6 +51,10 @@ PROPERTY ?= all
 .PHONY: property
 property: ## match every built-in unit of a real kernel with the shipped image and itself
 	UPSPLICE_PROPERTY=$(PROPERTY) $(GO) test -timeout 12h -count 1 -v -run '^TestProperty$$' ./splice/match
+
+.PHONY: whole
+whole: ## cut, group and merge a whole update of the distribution
+	$(GO) test -tags update -timeout 1h -count 1 -v -run '^(TestUpdate|TestRealUpdate)$$' ./splice/freeze ./splice/groups
 
 .PHONY: lint
 lint: ## formatting, vet, staticcheck
