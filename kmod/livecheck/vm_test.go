@@ -114,6 +114,9 @@ func expectations(t *testing.T, vmlinuz string) []Expectation {
 			for _, site := range img.SitesIn(s.Addr, n) {
 				used = max(used, int(site.Addr-s.Addr)+site.Len)
 			}
+			for _, slid := range img.SlidIn(s.Addr, n) {
+				used = max(used, int(slid.Addr-s.Addr)+slid.Kind.Len())
+			}
 			n = used
 		}
 		if n == 0 {
