@@ -19,6 +19,8 @@ func (b *builder) finish(ctx context.Context, res *Result, list []*candidate, ve
 	groups := makeGroups(list, b.set != nil)
 	if b.set != nil {
 		deferAll(groups, res.Groups)
+	} else if err := b.restrict(ctx, groups); err != nil {
+		return nil, err
 	}
 	var name string
 	var module livepatch.Module

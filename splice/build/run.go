@@ -13,6 +13,7 @@ import (
 	"github.com/upsplice/upsplice/splice/kbuild"
 	"github.com/upsplice/upsplice/splice/patch"
 	"github.com/upsplice/upsplice/splice/splicefile"
+	"github.com/upsplice/upsplice/splice/touch"
 	"github.com/upsplice/upsplice/splice/tree"
 )
 
@@ -117,6 +118,11 @@ func (b *builder) candidates(ctx context.Context) (*Result, []*candidate, error)
 		return nil, nil, err
 	}
 	stop()
+	if b.set == nil {
+		if res.Sources, err = touch.Files(ctx, b.from.tree, b.to.tree, delta, slices.Concat(b.units, b.moved)); err != nil {
+			return nil, nil, err
+		}
+	}
 	res.Units, res.Groups = len(list), groups
 	list, err = b.examine(ctx, list)
 	return res, list, err
