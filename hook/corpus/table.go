@@ -5,15 +5,16 @@ package corpus
 import (
 	"cmp"
 	"context"
-	"debug/elf"
 	"errors"
 	"fmt"
 	"io"
 	"maps"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 
+	"github.com/upsplice/upsplice/hook/rehearse"
 	"github.com/upsplice/upsplice/hook/words"
 	"github.com/upsplice/upsplice/splice/patch"
 	"github.com/upsplice/upsplice/splice/splicefile"
@@ -78,8 +79,12 @@ func (r Row) stale() bool {
 // cache directory takes some gigabytes for each kernel. program is this one, linked
 // statically.
 func Run(ctx context.Context, changes []Change, cache, program string, say func(format string, arg ...any), done func(Row)) error {
-	if err := static(program); err != nil {
+	text, err := os.ReadFile(program)
+	if err != nil {
 		return err
+	}
+	if !rehearse.Static(text) {
+		return fmt.Errorf("%s is linked dynamically and cannot run in the guest: build it with CGO_ENABLED=0", program)
 	}
 	byKernel := make(map[[2]string][]Change)
 	for _, c := range changes {
@@ -125,21 +130,6 @@ func Run(ctx context.Context, changes []Change, cache, program string, say func(
 		}
 		for _, r := range rows {
 			done(*r)
-		}
-	}
-	return nil
-}
-
-// static returns an error if a program needs a loader, which the guest has not got.
-func static(program string) error {
-	f, err := elf.Open(program)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	for _, p := range f.Progs {
-		if p.Type == elf.PT_INTERP {
-			return fmt.Errorf("%s is linked dynamically and cannot run in the guest: build it with CGO_ENABLED=0", program)
 		}
 	}
 	return nil

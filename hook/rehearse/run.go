@@ -158,7 +158,7 @@ func pack(path string, opt Options, p plan) error {
 	if err != nil {
 		return err
 	}
-	if !static(program) {
+	if !Static(program) {
 		return fmt.Errorf("%s is not linked statically, and there are no libraries in the guest", opt.Program)
 	}
 	var splice bytes.Buffer
@@ -226,13 +226,13 @@ func packExec(path string) ([]vm.File, error) {
 	}
 	files := []vm.File{{Name: guestExec, Mode: 0o755, Data: data}}
 	if bytes.HasPrefix(data, []byte(elf.ELFMAG)) {
-		if !static(data) {
+		if !Static(data) {
 			return nil, fmt.Errorf("%s is not linked statically, and there are no libraries in the guest", path)
 		}
 		return files, nil
 	}
 	busybox, err := os.ReadFile(shell)
-	if errors.Is(err, fs.ErrNotExist) || err == nil && !static(busybox) {
+	if errors.Is(err, fs.ErrNotExist) || err == nil && !Static(busybox) {
 		return nil, &vm.MissingToolError{Tool: shell, Package: "busybox-static"}
 	}
 	if err != nil {
@@ -241,8 +241,9 @@ func packExec(path string) ([]vm.File, error) {
 	return append(files, vm.File{Name: "bin/busybox", Mode: 0o755, Data: busybox}), nil
 }
 
-// static tells whether a program runs without a loader.
-func static(program []byte) bool {
+// Static tells whether a program, the bytes of its file, runs without a loader: the
+// guests have no libraries.
+func Static(program []byte) bool {
 	f, err := elf.NewFile(bytes.NewReader(program))
 	if err != nil {
 		return false

@@ -68,8 +68,8 @@ func TestStatic(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := static(data); got != want {
-			t.Errorf("static(%s) = %v", path, got)
+		if got := Static(data); got != want {
+			t.Errorf("Static(%s) = %v", path, got)
 		}
 	}
 }
